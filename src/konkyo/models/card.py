@@ -1,0 +1,117 @@
+"""ModelCard: what a bundle says of itself. Pydantic only, no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from konkyo.imaging import Interpolation, ResizeMode
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+MapKind = Literal["class_weight_map", "class_activation_map", "attention_map"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSpec(_Part):
+    """What the network takes, and how an image is brought to it.
+
+    ``mean`` and ``std`` repeat, for the reader, what is inside the graph; nothing applies them.
+    """
+
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    resize_mode: ResizeMode = "center_crop"
+    crop_fraction: float = Field(default=1.0, gt=0, le=1)
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class ExplanationSpec(_Part):
+    """The map that leaves the graph.
+
+    ``class_specific``: M = K maps, one for each target, instead of M maps whatever the targets.
+    ``range``: smallest and largest value seen on validation data, for the predicted class.
+    """
+
+    method: str
+    map_kind: MapKind
+    class_specific: bool
+    range: tuple[float, float]
+
+
+class Provenance(_Part):
+    """Where the weights come from.
+
+    ``accuracy`` is a share of 1, measured through ``model.onnx`` on ``accuracy_images`` images of the
+    test split; ``date`` is the day of the export.
+    """
+
+    data: str
+    licence: str
+    command: str
+    date: str
+    parameters: int
+    epochs: int
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+    accuracy_images: int | None = None
+    parity: float = Field(description="largest difference of runtimes on real images, relative to the range")
+
+
+class FileEntry(_Part):
+    """Digest and length of a file of the bundle."""
+
+    sha256: Sha256
+    bytes: int
+
+
+class Canary(_Part):
+    """A synthetic image with the logits it must give: what readiness is checked with."""
+
+    file: FileName
+    logits: tuple[float, ...]
+
+
+class ModelCard(_Part):
+    """The card of a bundle, ``card.json``.
+
+    Raises:
+        ValidationError: a field is missing, unknown, or of the wrong type or range.
+    """
+
+    format: Literal["konkyo/1"] = "konkyo/1"
+    name: Name
+    version: Version
+    architecture: str
+    arguments: dict[str, Any]
+    labels: tuple[str, ...] = Field(min_length=2)
+    input: InputSpec
+    explanation: ExplanationSpec
+    provenance: Provenance
+    canary: Canary
+    files: dict[FileName, FileEntry]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelCard:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels repeat")
+        if len(self.canary.logits) != len(self.labels):
+            raise ValueError("the canary's logits and the labels differ in number")
+        if self.canary.file not in self.files:
+            raise ValueError(f"the canary {self.canary.file} is not among the files")
+        if not {"model.onnx", "weights.safetensors"} & self.files.keys():
+            raise ValueError("there is neither model.onnx nor weights.safetensors")
+        return self
+
+
+def problems(error: ValidationError) -> str:
+    """What is wrong and where, in one line."""
+    found = ((".".join(map(str, item["loc"])), item["msg"]) for item in error.errors())
+    return "; ".join(f"{place}: {message}" if place else message for place, message in found)

@@ -1,0 +1,73 @@
+"""Explanation methods by name, one a file.
+
+A method is a module that turns a network and an image into logits and maps in one pass. It states
+
+- ``name``: as in cards and in the ``method`` parameter;
+- ``map_kind``: what its maps are (``ModelCard.explanation.map_kind``);
+- ``class_specific``: whether there is one map for each target.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from konkyo.models.card import MapKind
+
+
+class Explanation(Protocol):
+    """A way to explain networks of one kind."""
+
+    name: ClassVar[str]
+    map_kind: ClassVar[MapKind]
+    class_specific: ClassVar[bool]
+
+    def __init__(self, network: nn.Module) -> None:
+        """Raises ``TypeError`` if the network is not of the kind this method explains."""
+
+    def __call__(self, image: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised image (B, D, H, W), targets (B, K) int64 -> logits (B, N), maps (B, M, h, w)."""
+
+
+E = TypeVar("E", bound=type[Explanation])
+_METHODS: dict[str, type[Explanation]] = {}
+
+
+def register(method: E) -> E:
+    """Class decorator: make a method findable by its ``name``.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if method.name in _METHODS:
+        raise ValueError(f"explanation {method.name!r} is registered twice")
+    _METHODS[method.name] = method
+    return method
+
+
+def methods() -> dict[str, type[Explanation]]:
+    """Every registered method by name."""
+    package = importlib.import_module(__name__)
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return dict(sorted(_METHODS.items()))
+
+
+def resolve_targets(logits: Tensor, targets: Tensor) -> Tensor:
+    """Replace −1 by the predicted class: logits (B, N), targets (B, K) -> (B, K)."""
+    return torch.where(targets < 0, logits.argmax(dim=1, keepdim=True), targets)
+
+
+def select_maps(maps: Tensor, targets: Tensor) -> Tensor:
+    """Pick the maps of the targets: (B, N, h, w), (B, K) in [0, N) -> (B, K, h, w).
+
+    One gather of whole maps, so that it costs a copy of K maps in every runtime.
+    """
+    batch, classes = maps.shape[:2]
+    first = torch.arange(batch, device=maps.device)[:, None] * classes
+    flat = (first + targets).flatten()  # (B K,)
+    return maps.flatten(0, 1).index_select(0, flat).view(*targets.shape, *maps.shape[2:])

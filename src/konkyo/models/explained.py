@@ -1,0 +1,46 @@
+"""The one module that is served: an image and targets in, logits and maps out.
+
+torch runs this module and this module is what is exported to ONNX, so two runtimes cannot
+disagree about preprocessing, targets or maps.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from konkyo.models.classifier import Classifier
+from konkyo.models.explain import Explanation, methods
+
+
+class Explained(nn.Module):
+    """A classifier with an explanation method.
+
+    Args:
+        classifier: network and normalisation.
+        method: name of the explanation; see ``models/explain``.
+
+    Raises:
+        KeyError: no such method; the message lists those that exist.
+        TypeError: the method does not explain networks of this kind.
+    """
+
+    def __init__(self, classifier: Classifier, method: str) -> None:
+        super().__init__()
+        known = methods()
+        if method not in known:
+            raise KeyError(f"unknown explanation {method!r}; there are: {', '.join(known)}")
+        self.classifier = classifier
+        self.explanation: Explanation = known[method](classifier.network)
+
+    def forward(self, image: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify and explain in one pass.
+
+        Args:
+            image: (B, H, W, 3) uint8 RGB.
+            targets: (B, K) int64 class indices; −1 is the predicted class; K = 0 asks for no map.
+
+        Returns:
+            logits (B, N) float32 and maps (B, M, h, w) float32, raw and signed; M = K where the
+            method is class-specific.
+        """
+        return self.explanation(self.classifier.normalise(image), targets)

@@ -1,0 +1,85 @@
+"""Networks by name: every module of this package may add its own with ``@register``.
+
+A network class states three facts the rest of the project relies on:
+
+- ``stride``: the number that must divide both sides of its input;
+- ``centred``: whether its input is normalised by the mean and deviation of the training data
+  (GCM's is not: the product with the image only means something where black is zero);
+- ``explanation``: the name of its own explanation method in ``models/explain``.
+
+Its constructor takes ``num_classes`` and JSON values by keyword, so that a model card can rebuild it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, TypeVar, cast
+
+from torch import Tensor, nn
+
+
+class Network(Protocol):
+    """What the registry holds: ``forward`` maps images (B, D, H, W) to logits (B, N)."""
+
+    centred: ClassVar[bool]
+    explanation: ClassVar[str]
+    stride: int
+    num_classes: int
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Images (B, D, H, W) to logits (B, N)."""
+        ...
+
+
+N = TypeVar("N", bound=type[nn.Module])
+_NETWORKS: dict[str, type[nn.Module]] = {}
+
+
+def register(name: str) -> Callable[[N], N]:
+    """Class decorator: make a network buildable as ``name``.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def add(network: N) -> N:
+        if name in _NETWORKS:
+            raise ValueError(f"network {name!r} is registered twice")
+        _NETWORKS[name] = network
+        return network
+
+    return add
+
+
+def _networks() -> dict[str, type[nn.Module]]:
+    package = importlib.import_module(__package__)
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.ispkg:
+            importlib.import_module(f"{__package__}.{module.name}")
+    return _NETWORKS
+
+
+def names() -> tuple[str, ...]:
+    """Every registered network, sorted."""
+    return tuple(sorted(_networks()))
+
+
+def build(name: str, num_classes: int, **arguments: Any) -> nn.Module:
+    """Construct a network.
+
+    Raises:
+        KeyError: no network has this name; the message lists those that exist.
+        TypeError: the network does not take one of the arguments.
+        ValueError: an argument has a value the network refuses.
+    """
+    networks = _networks()
+    if name not in networks:
+        raise KeyError(f"unknown network {name!r}; there are: {', '.join(sorted(networks))}")
+    return networks[name](num_classes, **arguments)
+
+
+def as_network(module: nn.Module) -> Network:
+    """View a built module as what the registry promises it is."""
+    return cast(Network, module)
