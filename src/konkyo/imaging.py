@@ -133,17 +133,28 @@ def decode(image: Image.Image) -> Decoded:
         BrokenImage: truncated or damaged.
     """
     name = image.format or "?"
+    turned = name == "TIFF"  # Pillow turns these upright while it loads them
+    orientation = _orientation(image) if turned else 1
     try:
         image.load()
-        orientation = image.getexif().get(_ORIENTATION, 1)
         rgb = _to_rgb(image)
     except UnsupportedImage:
         raise
     except Exception as error:  # likewise on damaged data
         raise BrokenImage(f"the image is truncated or damaged: {error}") from None
-    if orientation in _TRANSPOSE:
-        return Decoded(rgb.transpose(_TRANSPOSE[orientation]), orientation, name)
-    return Decoded(rgb, 1, name)
+    if turned:
+        return Decoded(rgb, orientation, name)
+    orientation = _orientation(image)
+    return Decoded(rgb.transpose(_TRANSPOSE[orientation]) if orientation > 1 else rgb, orientation, name)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; damaged EXIF is no reason to refuse the pixels."""
+    try:
+        stored = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow's parser raises anything
+        return 1
+    return int(stored) if stored in _TRANSPOSE else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -155,7 +166,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         deep = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
     if mode in ("I", "F", "LAB"):
-        raise UnsupportedImage(f"pixels of type {mode} have no known range; send 8 or 16 bits a channel", mode=mode)
+        raise UnsupportedImage(
+            f"pixels of type {mode} have no known range; send 8 or 16 bits a channel", mode=mode
+        )
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

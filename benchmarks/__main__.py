@@ -1,0 +1,193 @@
+"""``make bench``: goodput against the bare session and the bare endpoint, latency, start and memory.
+
+Everything that is compared runs in turn, several rounds, and the median of the rounds' ratios
+counts: the machine's speed may drift, the ratio of neighbours does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import machine
+from benchmarks.load import Result, drive, request_bytes
+from konkyo.models.bundle import ONNX
+from konkyo.service.settings import ZOO
+
+SAMPLES = Path(__file__).parent.parent / "src/konkyo/service/web/samples"
+SMALL, LARGE = "gcm-cifar10", "gcm-224"
+BATCH = 32
+
+
+def jpegs(side: int) -> list[bytes]:
+    """Sixteen different crops of a photo as JPEG files."""
+    photo = Image.open(SAMPLES / "chelsea.jpg").convert("RGB")
+    found = []
+    for shift in range(16):
+        part = photo.crop((shift * 4, shift * 2, photo.width - 64 + shift * 4, photo.height - 32 + shift * 2))
+        buffer = io.BytesIO()
+        part.resize((side, side)).save(buffer, "JPEG", quality=90)
+        found.append(buffer.getvalue())
+    return found
+
+
+def large_bundle(repository: Path) -> None:
+    """A GCM at 224x224 beside the shipped one; untrained, since speed does not depend on weights."""
+    import torch
+
+    from konkyo.export.bundle import Origin, write_bundle
+    from konkyo.models.classifier import Classifier
+    from konkyo.models.registry import build
+
+    torch.manual_seed(0)
+    samples = np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3), np.uint8)
+    labels = tuple(f"class {index}" for index in range(10))
+    origin = Origin(
+        architecture="gcm", arguments={}, labels=labels, method="gcm", data="none", licence="Apache-2.0",
+        command="make bench", epochs=0,
+    )  # fmt: skip
+    classifier = Classifier(build("gcm", len(labels)))
+    write_bundle(repository / LARGE / "1", classifier.state_dict(), samples, origin)
+
+
+def bare(model: Path, on: set[int], k: int, seconds: float) -> float:
+    """Images a second of the bare session on these cores."""
+    command = [
+        sys.executable, "-m", "benchmarks.bare", str(model), "--batch", str(BATCH), "--threads",
+        str(max(1, len(on))), "--k", str(k), "--seconds", str(seconds),
+    ]  # fmt: skip
+    before = machine.cores()[1]
+    machine.pin(on)
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    machine.pin(before)
+    return float(json.loads(output))
+
+
+def load(address: str, path: str, bodies: list[bytes], connections: int, seconds: float) -> Result:
+    """Drive one endpoint; stops the benchmark on any failure, since a failed answer is no goodput."""
+    result = drive(
+        address,
+        [request_bytes(address, path, body) for body in bodies],
+        connections=connections,
+        seconds=seconds,
+    )
+    if result.failures:
+        raise RuntimeError(f"{path}: {result.failures} of {len(result.latencies)} answers were not 200")
+    return result
+
+
+def row(title: str, ratios: list[float], aim: str, detail: str) -> None:
+    """Print a ratio as the median of its rounds, with their spread."""
+    print(
+        f"{title:<46} {statistics.median(ratios):6.2f}  ({min(ratios):.2f} to {max(ratios):.2f})  aim {aim:<7} {detail}",
+        flush=True,
+    )
+
+
+def goodput(server: str, echo: str, repository: Path, on: set[int], rounds: int, seconds: float) -> None:
+    """(a): HTTP goodput against the bare session and the bare endpoint."""
+    large, small = jpegs(224), jpegs(32)
+    for verb, k in (("predict", 0), ("explain", 1)):
+        rates = []
+        for _ in range(rounds):
+            ready = bare(repository / LARGE / "1" / ONNX, on, k, seconds)
+            served = load(server, f"/v1/models/{LARGE}:{verb}", large, 2 * BATCH, seconds).per_second
+            rates.append((served, ready))
+        row(
+            f"goodput 224x224 :{verb} / bare session", [a / b for a, b in rates], ">= 0.8",
+            f"{statistics.median(a for a, _ in rates):.1f} of {statistics.median(b for _, b in rates):.1f} images/s",
+        )  # fmt: skip
+    for verb, k in (("predict", 0), ("explain", 1)):
+        shares, floor = [], []
+        for _ in range(rounds):
+            plain = load(echo, "/echo", small, 2 * BATCH, seconds).per_second
+            served = load(server, f"/v1/models/{SMALL}:{verb}", small, 2 * BATCH, seconds).per_second
+            ready = bare(repository / SMALL / "1" / ONNX, on, k, seconds)
+            shares.append((served, plain))
+            floor.append((served, ready))
+        row(
+            f"goodput 32x32 :{verb} / echo endpoint", [a / b for a, b in shares], ">= 0.6",
+            f"{statistics.median(a for a, _ in shares):.0f} of {statistics.median(b for _, b in shares):.0f} requests/s",
+        )  # fmt: skip
+        row(
+            f"goodput 32x32 :{verb} / bare session", [a / b for a, b in floor], "-",
+            f"bare session {statistics.median(b for _, b in floor):.0f} images/s",
+        )  # fmt: skip
+
+
+def latency(server: str, rounds: int, seconds: float) -> None:
+    """(b): one caller at a time, explain over predict."""
+    for model, side in ((LARGE, 224), (SMALL, 32)):
+        bodies = jpegs(side)
+        pairs = []
+        for _ in range(rounds):
+            medians = [
+                statistics.median(
+                    load(server, f"/v1/models/{model}:{verb}", bodies, 1, seconds / 2).latencies
+                )
+                for verb in ("predict", "explain")
+            ]
+            pairs.append(medians)
+        row(
+            f"latency {side}x{side} :explain / :predict", [b / a for a, b in pairs], "<= 1.1",
+            f"{1e3 * statistics.median(b for _, b in pairs):.2f} of {1e3 * statistics.median(a for a, _ in pairs):.2f} ms",
+        )  # fmt: skip
+
+
+def startup(rounds: int) -> None:
+    """(c): process start to ready, and resident memory, of the shipped ONNX bundles."""
+    times, resident = [], []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        with machine.process(["-m", "konkyo", "serve"], "/readyz", set(), KONKYO_LOG_LEVEL="error") as (
+            address,
+            pid,
+        ):
+            times.append(time.perf_counter() - started)
+            load(address, f"/v1/models/{SMALL}:explain", jpegs(32), 8, 1)
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+            assert found
+            resident.append(int(found[1]) / 1024)
+    row("start to ready (s)", times, "<= 2", f"{len(list(ZOO.glob('*/*')))} bundles")
+    row("largest resident memory, ONNX only (MB)", resident, "< 250", "after a second of :explain")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
+    options = parser.parse_args()
+    on, client = machine.cores()
+    print(f"{machine.describe()}; server on cores {sorted(on)}, client on {sorted(client)}; "
+          f"{options.rounds} rounds of {options.seconds:g} s; median (least to most)")  # fmt: skip
+    startup(options.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder)
+        (repository / SMALL).symlink_to(ZOO / SMALL)
+        large_bundle(repository)
+        machine.pin(client)
+        environment = {
+            "KONKYO_REPOSITORY": folder, "KONKYO_LOG_LEVEL": "error", "KONKYO_MAX_BATCH": str(BATCH),
+            "KONKYO_THREADS": str(len(on)), "KONKYO_DRAIN_SECONDS": "0",
+        }  # fmt: skip
+        with (
+            machine.process(["-m", "konkyo", "serve"], "/readyz", on, **environment) as (server, _),
+            machine.process(["-m", "benchmarks.echo"], "/readyz", on) as (echo, _),
+        ):
+            goodput(server, echo, repository, on, options.rounds, options.seconds)
+            latency(server, options.rounds, options.seconds)
+
+
+if __name__ == "__main__":
+    main()

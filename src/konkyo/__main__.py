@@ -1,0 +1,3 @@
+from konkyo.cli import main
+
+main()

@@ -1,0 +1,262 @@
+"""Dynamic batching without a timer.
+
+As soon as the engine is free it takes whatever waits, up to the largest batch: an idle server
+never waits for company, a busy one fills its batches by itself.
+
+Promises, each held by a test:
+
+- every caller gets its own answer, or one error, exactly once;
+- a full queue refuses at once, and a place is free again as soon as its caller leaves;
+- who has cancelled or is overdue costs no compute;
+- a failing batch is retried in halves, so that a poisoned item fails alone;
+- outputs of the wrong length are never delivered;
+- closing finishes what was accepted, and leaves nobody waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from konkyo.errors import DeadlineExceeded, Draining, InferenceFailed, KonkyoError, NotReady, QueueFull
+from konkyo.service.engines.base import Engine, Float32, Outputs, UInt8
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one item gets: logits (N,), maps (M, h, w), and how it got there (times in seconds)."""
+
+    logits: Float32
+    maps: Float32
+    batch_size: int
+    queue_seconds: float
+    forward_seconds: float
+
+
+@dataclass(eq=False, slots=True)
+class _Item:
+    image: UInt8
+    targets: Sequence[int]
+    deadline: float | None
+    future: asyncio.Future[Answer]
+    arrived: float
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One forward pass, for the metrics."""
+
+    size: int
+    seconds: float
+    error: Exception | None = None
+
+
+class Batcher:
+    """The queue in front of an engine, for requests of one kind.
+
+    Args:
+        engine: runs in ``executor``.
+        max_batch: images in one forward pass.
+        capacity: requests that may wait.
+        lease: held while the engine runs; batchers that share an engine share it, so that neither
+            takes its batch before the engine is free for it.
+        executor: where the engine runs.
+        map_per_target: M = K, as for class-specific explanations.
+        on_execution: called after every forward pass.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_batch: int,
+        capacity: int,
+        lease: asyncio.Lock,
+        executor: Executor,
+        map_per_target: bool = True,
+        on_execution: Callable[[Execution], None] = lambda execution: None,
+    ) -> None:
+        self._engine = engine
+        self._max_batch = max_batch
+        self.capacity = capacity
+        self._lease = lease
+        self._executor = executor
+        self._map_per_target = map_per_target
+        self._on_execution = on_execution
+        self._waiting: dict[_Item, None] = {}  # a queue from which any item can leave at once
+        self._running: list[_Item] = []
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+        self.failing = False
+        """Whether the last forward pass of a single item failed."""
+
+    def start(self) -> None:
+        """Begin to serve; call from the event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._serve(), name="batcher")
+
+    @property
+    def alive(self) -> bool:
+        """Whether somebody takes from the queue."""
+        return self._task is not None and not self._task.done()
+
+    @property
+    def depth(self) -> int:
+        """Requests waiting now."""
+        return len(self._waiting)
+
+    async def submit(
+        self, image: UInt8, targets: Sequence[int] = (), *, deadline: float | None = None
+    ) -> Answer:
+        """Wait for the answer to one image.
+
+        Args:
+            image: (H, W, 3) uint8, of the model's input size.
+            targets: class indices, −1 for the predicted class; empty asks for no map.
+            deadline: in the event loop's time.
+
+        Raises:
+            QueueFull, NotReady, Draining: refused at once; nothing was done.
+            DeadlineExceeded: the deadline came before the answer.
+            InferenceFailed: the engine failed on this item.
+        """
+        loop = asyncio.get_running_loop()
+        if self._closing:
+            raise Draining("the service is shutting down")
+        if not self.alive:
+            raise NotReady("the queue of this model has stopped")
+        if deadline is not None and deadline <= loop.time():
+            raise DeadlineExceeded("the deadline passed before the request was queued")
+        if len(self._waiting) >= self.capacity:
+            raise QueueFull(f"{self.capacity} requests wait already", capacity=self.capacity)
+        item = _Item(image, targets, deadline, loop.create_future(), loop.time())
+        self._waiting[item] = None
+        self._arrived.set()
+        try:
+            if deadline is None:
+                return await item.future
+            async with asyncio.timeout_at(deadline):
+                return await item.future
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the answer was there") from None
+        finally:
+            self._waiting.pop(item, None)
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Take nothing new, finish what was accepted, stop.
+
+        Args:
+            timeout: seconds to wait for that; who still waits then gets ``Draining``.
+        """
+        self._closing = True
+        if self._task is None:
+            return
+        pending = [item.future for item in (*self._waiting, *self._running)]
+        if pending and self.alive:
+            await asyncio.wait(pending, timeout=timeout)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _serve(self) -> None:
+        try:
+            while True:
+                await self._arrived.wait()
+                async with self._lease:
+                    self._running = self._take()
+                    if self._running:
+                        await self._run(self._running)
+                    self._running = []
+        finally:
+            for item in (*self._running, *self._waiting):
+                _fail(
+                    item,
+                    Draining("the service is shutting down")
+                    if self._closing
+                    else NotReady("the queue stopped"),
+                )
+            self._waiting.clear()
+
+    def _take(self) -> list[_Item]:
+        now = asyncio.get_running_loop().time()
+        batch: list[_Item] = []
+        while self._waiting and len(batch) < self._max_batch:
+            item = next(iter(self._waiting))
+            del self._waiting[item]
+            if item.deadline is not None and item.deadline <= now:
+                _fail(item, DeadlineExceeded("the deadline passed in the queue"))
+            elif not item.future.done():
+                batch.append(item)
+        if not self._waiting:
+            self._arrived.clear()
+        return batch
+
+    async def _run(self, batch: list[_Item]) -> None:
+        loop = asyncio.get_running_loop()
+        taken = loop.time()
+        try:
+            outputs, seconds = await loop.run_in_executor(self._executor, self._forward, batch)
+        except Exception as error:
+            await self._isolate(batch, error)
+            return
+        self.failing = False
+        self._on_execution(Execution(len(batch), seconds))
+        for position, item in enumerate(batch):
+            if not item.future.done():
+                logits, maps = outputs.logits[position], outputs.maps[position]
+                if self._map_per_target:  # a batch is as wide as its widest item
+                    maps = maps[: len(item.targets)]
+                if not np.isfinite(logits).all():
+                    _fail(item, InferenceFailed("the network gave logits that are not finite"))
+                    continue
+                item.future.set_result(Answer(logits, maps, len(batch), taken - item.arrived, seconds))
+
+    async def _isolate(self, batch: list[_Item], error: Exception) -> None:
+        """Retry a failed batch in halves; a single item that fails is the culprit."""
+        self._on_execution(Execution(len(batch), 0.0, error))
+        if len(batch) == 1:
+            self.failing = True
+            _fail(batch[0], _as_failure(error))
+            return
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            alive = [item for item in half if not item.future.done()]
+            if alive:
+                await self._run(alive)
+
+    def _forward(self, batch: list[_Item]) -> tuple[Outputs, float]:
+        """In the executor: stack, run, check."""
+        images = np.stack([item.image for item in batch])
+        width = max(len(item.targets) for item in batch)
+        targets = np.full((len(batch), width), -1, np.int64)
+        for row, item in zip(targets, batch, strict=True):
+            row[: len(item.targets)] = item.targets
+        started = time.perf_counter()
+        try:
+            outputs = self._engine.run(images, targets)
+        except (StopIteration, CancelledError) as error:  # in a future these mean something else
+            raise _as_failure(error) from error
+        seconds = time.perf_counter() - started
+        if len(outputs.logits) != len(batch) or len(outputs.maps) != len(batch):
+            raise InferenceFailed(
+                f"the engine answered {len(outputs.logits)} logits and {len(outputs.maps)} maps "
+                f"for {len(batch)} images"
+            )
+        return outputs, seconds
+
+
+def _fail(item: _Item, error: KonkyoError) -> None:
+    if not item.future.done():
+        item.future.set_exception(error)
+
+
+def _as_failure(error: Exception) -> KonkyoError:
+    if isinstance(error, KonkyoError):
+        return error
+    failure = InferenceFailed(f"the engine failed on this image: {type(error).__name__}")
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,50 @@
+"""What runs a model: numpy in, numpy out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8 = npt.NDArray[np.uint8]
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """logits (B, N) float32, maps (B, M, h, w) float32, raw and signed."""
+
+    logits: Float32
+    maps: Float32
+
+
+class Engine(Protocol):
+    """A runtime holding one model.
+
+    Attributes:
+        name: of the runtime, as in the ``engine`` setting.
+        device: what it really runs on, ``cpu`` or ``cuda``.
+        faithful: whether its logits are the network's; a fake's are not.
+    """
+
+    name: str
+    device: str
+    faithful: bool
+
+    def run(self, images: UInt8, targets: Int64) -> Outputs:
+        """Images (B, H, W, 3) uint8, targets (B, K) int64 with −1 for the predicted class.
+
+        Called from one thread at a time. Raises whatever the runtime raises.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Pay the costs of the first call before a caller would."""
+        ...
+
+    def close(self) -> None:
+        """Release the model."""
+        ...

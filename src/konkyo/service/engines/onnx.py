@@ -1,0 +1,86 @@
+"""ONNX Runtime: on CUDA where it works, else on the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+
+from konkyo.errors import BundleError
+from konkyo.models.bundle import ONNX, Bundle
+from konkyo.service.engines.base import Int64, Outputs, UInt8
+
+logger = logging.getLogger(__name__)
+
+
+class OnnxEngine:
+    """A bundle's ``model.onnx`` in an inference session.
+
+    Args:
+        bundle: with an ONNX graph.
+        device: ``cuda`` fails where CUDA does not work, ``auto`` falls back to the CPU and says so.
+        threads: of one forward pass on the CPU; 0 takes one a core.
+
+    Raises:
+        BundleError: there is no graph, it cannot be loaded, or CUDA was insisted on and does not work.
+    """
+
+    name = "onnx"
+    faithful = True
+
+    def __init__(
+        self, bundle: Bundle, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0
+    ) -> None:
+        path = bundle.file(ONNX)
+        if path is None:
+            raise BundleError(f"{bundle.path}: the bundle has no {ONNX}", file=ONNX)
+        self._input = bundle.card.input
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        # Threads that spin between batches would take the cores that decode and answer.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = ["CPUExecutionProvider"]
+        if device != "cpu" and _cuda_present():
+            providers.insert(0, "CUDAExecutionProvider")
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # the runtime's own exception types are not public
+            raise BundleError(f"{path}: ONNX Runtime cannot load it: {error}", file=ONNX) from error
+        self.device = "cuda" if self._session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+        if device == "cuda" and self.device != "cuda":
+            raise BundleError("device is cuda, but ONNX Runtime found no CUDA device that works")
+        logger.info("%s runs in ONNX Runtime on %s", bundle.card.name, self.device)
+
+    def run(self, images: UInt8, targets: Int64) -> Outputs:
+        """See ``Engine.run``."""
+        logits, maps = self._session.run(["logits", "maps"], {"image": images, "targets": targets})
+        return Outputs(np.asarray(logits), np.asarray(maps))
+
+    def warm_up(self) -> None:
+        """Run once with a map and once without."""
+        image = np.zeros((1, self._input.height, self._input.width, 3), np.uint8)
+        for k in (1, 0):
+            self.run(image, np.full((1, k), -1, np.int64))
+
+    def close(self) -> None:
+        """Drop the session."""
+        del self._session
+
+
+def _cuda_present() -> bool:
+    """Whether a CUDA device is there, asked of the driver: a session that fails to find one is slow and loud."""
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return False
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return False
+    ort.preload_dlls()  # cuDNN and cuBLAS from their packages, where they are installed
+    return True

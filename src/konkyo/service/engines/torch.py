@@ -1,0 +1,59 @@
+"""torch: the same module that was exported, run eagerly. The only module of the service that imports torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+from konkyo.errors import BundleError
+from konkyo.models.bundle import Bundle
+from konkyo.models.loading import load_explained
+from konkyo.service.engines.base import Int64, Outputs, UInt8
+
+
+class TorchEngine:
+    """A bundle's weights in torch.
+
+    Args:
+        bundle: with safetensors weights.
+        device: ``cuda`` fails where CUDA does not work, ``auto`` falls back to the CPU.
+        threads: of one forward pass on the CPU, for the whole process; 0 leaves torch's choice.
+
+    Raises:
+        BundleError: there are no weights, they do not fit the architecture, or CUDA was insisted
+            on and does not work.
+    """
+
+    name = "torch"
+    faithful = True
+
+    def __init__(
+        self, bundle: Bundle, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0
+    ) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise BundleError("device is cuda, but torch found no CUDA device that works")
+        self.device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        if threads:
+            torch.set_num_threads(threads)
+        self._input = bundle.card.input
+        self._module = load_explained(bundle).to(self.device).to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def run(self, images: UInt8, targets: Int64) -> Outputs:
+        """See ``Engine.run``."""
+        logits, maps = self._module(
+            torch.from_numpy(images).to(self.device), torch.from_numpy(targets).to(self.device)
+        )
+        return Outputs(logits.float().cpu().numpy(), maps.float().cpu().numpy())
+
+    def warm_up(self) -> None:
+        """Run once with a map and once without."""
+        image = np.zeros((1, self._input.height, self._input.width, 3), np.uint8)
+        for k in (1, 0):
+            self.run(image, np.full((1, k), -1, np.int64))
+
+    def close(self) -> None:
+        """Drop the module."""
+        del self._module

@@ -1,0 +1,80 @@
+"""Health, metrics and what runs here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+import konkyo
+from konkyo.service.metrics import CONTENT_TYPE
+from konkyo.service.schemas import Health, InfoBody
+from konkyo.service.state import state_of
+
+router = APIRouter(tags=["operations"])
+
+RUNTIMES = ("onnxruntime-gpu", "onnxruntime", "torch", "numpy", "pillow", "opencv-python-headless", "fastapi")
+
+
+@router.get("/livez", response_model=Health)
+async def livez() -> dict[str, Any]:
+    """The process runs and its event loop turns."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", response_model=Health, responses={503: {"model": Health}})
+async def readyz(request: Request, response: Response) -> dict[str, Any]:
+    """Every model is loaded, its canary has given a sound map, its queues live, and nothing is draining."""
+    state = state_of(request)
+    await state.repository.probe()
+    problems = state.repository.problems()
+    if state.draining:
+        problems.insert(0, "draining")
+    if not problems:
+        return {"status": "ok"}
+    response.status_code = 503
+    response.headers["retry-after"] = "1"
+    return {"status": "unavailable", "problems": problems}
+
+
+@router.get("/v1/info", response_model=InfoBody)
+async def info(request: Request) -> dict[str, Any]:
+    """Versions, engines as they really run, and the limits of a request."""
+    state = state_of(request)
+    settings = state.settings
+    return {
+        "name": "konkyo",
+        "version": konkyo.__version__,
+        "python": platform.python_version(),
+        "runtimes": runtimes(),
+        "engines": {
+            f"{model.name}/{model.version}": f"{model.engine.name}/{model.engine.device}"
+            for model in state.repository.models()
+            if model.state == "ready"
+        },
+        "limits": {
+            "max_body_bytes": settings.max_body_bytes,
+            "max_pixels": settings.max_pixels,
+            "max_instances": settings.max_instances,
+            "max_batch": settings.max_batch,
+            "queue_capacity": settings.queue_capacity,
+        },
+    }
+
+
+def runtimes() -> dict[str, str]:
+    """Installed versions of what does the work."""
+    found = {}
+    for name in RUNTIMES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+async def metrics(request: Request) -> Response:
+    """The metrics, for Prometheus."""
+    return Response(state_of(request).metrics.render(), media_type=CONTENT_TYPE)

@@ -1,0 +1,232 @@
+"""Our own API: ``:predict``, ``:explain`` and the models. Translates, nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic_core import to_json
+
+from konkyo.errors import InvalidParameter, KonkyoError
+from konkyo.service.http import Parsed, cancel_on_disconnect, parse, read_body, validate
+from konkyo.service.model import Model
+from konkyo.service.pipeline import Answered, ImageFormat, Question
+from konkyo.service.schemas import (
+    ErrorBody, Explained, Explanations, ExplainOptions, ModelDetail, ModelList, Prediction, Predictions,
+    PredictOptions,
+)  # fmt: skip
+from konkyo.service.state import request_id, state_of
+
+router = APIRouter(tags=["v1"])
+
+ModelName = Annotated[str, Path(description="name of the model", examples=["gcm-cifar10"])]
+Version = Annotated[str, Path(description="version of the model", examples=["1"])]
+
+_PICTURES: dict[str, ImageFormat] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
+
+
+def _openapi(options: type[PredictOptions]) -> dict[str, Any]:
+    """The request as OpenAPI: the handlers read the body themselves, within its limits."""
+    parameters = []
+    for name, schema in options.model_json_schema()["properties"].items():
+        description = schema.pop("description", "")
+        parameters.append({"name": name, "in": "query", "description": description, "schema": schema})
+    image = {"schema": {"type": "string", "format": "binary"}}
+    instance = {
+        "type": "object",
+        "required": ["image_bytes"],
+        "properties": {
+            "image_bytes": {
+                "type": "object", "required": ["b64"], "properties": {"b64": {"type": "string", "format": "byte"}},
+            }
+        },
+    }  # fmt: skip
+    content = {
+        **{f"image/{kind}": image for kind in ("jpeg", "png", "webp", "bmp", "tiff")},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+            }
+        },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["instances"],
+                "properties": {
+                    "instances": {"type": "array", "minItems": 1, "items": instance},
+                    "parameters": options.model_json_schema(),
+                },
+            }
+        },
+    }
+    return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorBody} for status in statuses}
+
+
+_ANSWER_ERRORS = _errors(400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+
+_PREDICT: dict[str, Any] = {
+    "response_model": Prediction | Predictions,
+    "responses": _ANSWER_ERRORS,
+    "openapi_extra": _openapi(PredictOptions),
+}
+_EXPLAIN: dict[str, Any] = {
+    "response_model": Explained | Explanations,
+    "responses": {200: {"content": {media_type: {} for media_type in _PICTURES}}, **_ANSWER_ERRORS},
+    "openapi_extra": _openapi(ExplainOptions),
+}
+
+
+@router.post("/v1/models/{model}:predict", **_PREDICT)
+async def predict(request: Request, model: ModelName) -> Response:
+    """The class of each image."""
+    return await _answer(request, model, None, PredictOptions)
+
+
+@router.post("/v1/models/{model}/versions/{version}:predict", **_PREDICT)
+async def predict_version(request: Request, model: ModelName, version: Version) -> Response:
+    """The class of each image, by a version of the model."""
+    return await _answer(request, model, version, PredictOptions)
+
+
+@router.post("/v1/models/{model}:explain", **_EXPLAIN)
+async def explain(request: Request, model: ModelName) -> Response:
+    """The class of each image and the map on which it rests."""
+    return await _answer(request, model, None, ExplainOptions)
+
+
+@router.post("/v1/models/{model}/versions/{version}:explain", **_EXPLAIN)
+async def explain_version(request: Request, model: ModelName, version: Version) -> Response:
+    """The class of each image and the map on which it rests, by a version of the model."""
+    return await _answer(request, model, version, ExplainOptions)
+
+
+@router.get("/v1/models", response_model=ModelList)
+async def list_models(request: Request) -> dict[str, Any]:
+    """Every model with its versions."""
+    repository = state_of(request).repository
+    models = []
+    for name in repository.names():
+        default = repository.find(name)
+        methods = [default.bundle.card.explanation.method] if default.state == "ready" else []
+        models.append(
+            {
+                "name": name,
+                "versions": list(repository.versions(name)),
+                "default": default.version,
+                "state": default.state,
+                "methods": methods,
+            }
+        )
+    return {"models": models}
+
+
+@router.get("/v1/models/{model}", response_model=ModelDetail, responses=_errors(404))
+async def get_model(request: Request, model: ModelName) -> dict[str, Any]:
+    """The card and the state of a model's default version."""
+    return _detail(state_of(request).repository.find(model))
+
+
+@router.get("/v1/models/{model}/versions/{version}", response_model=ModelDetail, responses=_errors(404))
+async def get_version(request: Request, model: ModelName, version: Version) -> dict[str, Any]:
+    """The card and the state of a version."""
+    return _detail(state_of(request).repository.find(model, version))
+
+
+def _detail(model: Model) -> dict[str, Any]:
+    ready = model.state == "ready"
+    return {
+        "name": model.name,
+        "version": model.version,
+        "state": model.state,
+        "ready": ready and not model.problems(),
+        "failure": model.failure,
+        "digest": model.bundle.digest if ready else None,
+        "engine": model.engine.name if ready else None,
+        "device": model.engine.device if ready else None,
+        "card": model.bundle.card if ready else None,
+    }
+
+
+async def _answer(request: Request, name: str, version: str | None, kind: type[PredictOptions]) -> Response:
+    state = state_of(request)
+    arrived = asyncio.get_running_loop().time()
+    model = state.repository.find(name, version)
+    async with read_body(request, state.settings, state.budget) as body:
+        parsed = await parse(request, body, state.settings)
+        options = validate(kind, parsed.parameters)
+        picture = _picture(request, parsed, options) if isinstance(options, ExplainOptions) else None
+        milliseconds = options.deadline_ms or state.settings.default_deadline_ms
+        deadline = arrived + milliseconds / 1e3 if milliseconds else None
+
+        def ask(image: bytes | KonkyoError, identity: str) -> Awaitable[Answered]:
+            if isinstance(image, KonkyoError):
+                raise image
+            return state.pipeline.answer(model, Question(identity, image, options, picture, deadline))
+
+        async def ask_alone(image: bytes | KonkyoError, identity: str) -> dict[str, Any]:
+            """One of several images: its error is its own answer."""
+            try:
+                return (await ask(image, identity)).body
+            except KonkyoError as error:
+                return error.body()
+
+        identity = request_id(request)
+        with cancel_on_disconnect(request):
+            if not parsed.many:
+                return _respond(model, await ask(parsed.images[0], identity), picture)
+            bodies = await asyncio.gather(
+                *(ask_alone(image, f"{identity}-{index}") for index, image in enumerate(parsed.images))
+            )
+    key = "explanations" if kind is ExplainOptions else "predictions"
+    return _json({key: bodies}, {"x-model": model.name, "x-model-version": model.version})
+
+
+def _picture(request: Request, parsed: Parsed, options: ExplainOptions) -> ImageFormat | None:
+    """The picture format that ``Accept`` asks for, None for JSON.
+
+    Raises:
+        InvalidParameter: one picture cannot answer for several images, or none is wanted.
+    """
+    for part in request.headers.get("accept", "").split(","):
+        picture = _PICTURES.get(part.partition(";")[0].strip().lower())
+        if picture:
+            if parsed.many:
+                raise InvalidParameter("several images are answered in JSON; accept application/json")
+            if options.overlay == "none":
+                raise InvalidParameter("overlay=none leaves no picture to send; accept application/json")
+            return picture
+        if "json" in part or "*/*" in part:
+            return None
+    return None
+
+
+def _respond(model: Model, answered: Answered, picture: ImageFormat | None) -> Response:
+    body = answered.body
+    headers = {
+        "x-model": model.name,
+        "x-model-version": model.version,
+        "x-batch-size": str(body["batch_size"]),
+        "server-timing": ", ".join(f"{stage};dur={value:.3f}" for stage, value in body["timing_ms"].items()),
+    }
+    if picture is None or answered.picture is None:
+        return _json(body, headers)
+    headers |= {
+        "x-label": quote(body["label"]),
+        "x-index": str(body["index"]),
+        "x-score": f"{body['score']:.6f}",
+        "x-status": body["explanation"]["status"],
+    }
+    return Response(answered.picture, media_type=f"image/{picture}", headers=headers)
+
+
+def _json(body: dict[str, Any], headers: dict[str, str]) -> Response:
+    return Response(to_json(body, inf_nan_mode="null"), media_type="application/json", headers=headers)

@@ -1,0 +1,36 @@
+"""What the routes of one application share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.requests import Request
+
+from konkyo.service.budget import MemoryBudget
+from konkyo.service.metrics import Metrics
+from konkyo.service.pipeline import Pipeline
+from konkyo.service.repository import Repository
+from konkyo.service.settings import Settings
+
+
+@dataclass
+class State:
+    """The parts of one application. ``draining``: SIGTERM has come; finish, and take no more soon."""
+
+    settings: Settings
+    metrics: Metrics
+    repository: Repository
+    budget: MemoryBudget
+    pipeline: Pipeline
+    draining: bool = False
+
+
+def state_of(request: Request) -> State:
+    """The state of the application that serves this request."""
+    return cast(State, request.app.state.konkyo)
+
+
+def request_id(request: Request) -> str:
+    """The id of this request, as in its ``x-request-id``."""
+    return cast(str, request.scope["konkyo.request_id"])

@@ -1,0 +1,53 @@
+// Numbers and states in words.
+
+export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+
+const roughly = (share) => (share > 0 && share < 0.005 ? "< 1 %" : percent(share, 0));
+
+// A share that is not quite nothing or all is not written as if it were.
+export function score(share) {
+  if (share > 0 && share < 0.0005) return "< 0.1 %";
+  if (share < 1 && share >= 0.9995) return "> 99.9 %";
+  return percent(share);
+}
+
+export function number(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  const text = size >= 1e5 || size < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
+  return text.replace(/^-/, "−");
+}
+
+export const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+
+const STATUS = {
+  flat: "The map is the same everywhere: it singles out no part of the image.",
+  all_negative: "Nothing in the image speaks for this class: the map is negative throughout.",
+  non_finite: "The map holds values that are not numbers, so there is nothing to show.",
+  shed: "The service is busy: it gave the class, but no map.",
+};
+
+export const statusWords = (status) => (!status || status === "ok" ? "" : (STATUS[status] ?? `Map: ${status}.`));
+
+export function timingWords({ total, ...stages }, batch) {
+  const parts = Object.entries(stages)
+    .filter(([, value]) => value !== null && value !== undefined)
+    .map(([stage, value]) => `${stage} ${milliseconds(value)}`);
+  const words = total === undefined ? [] : [`${milliseconds(total)} in all`];
+  if (parts.length) words.push(parts.join(", "));
+  if (batch) words.push(`batch of ${batch}`);
+  return words.join(" · ");
+}
+
+export function regionWords({ box, peak, area, mass }) {
+  const [x0, y0, x1, y1] = box.map(Math.round);
+  const [x, y] = peak.map(Math.round);
+  return `x ${x0} to ${x1}, y ${y0} to ${y1}; peak at ${x}, ${y}; ${roughly(area)} of the image, ${roughly(mass)} of the evidence`;
+}
+
+export function pictureWords({ view, part, regions }, target) {
+  const what = { positive: `what speaks for ${target}`, negative: `what speaks against ${target}`, both: `what speaks for and against ${target}` };
+  const how = view === "spotlight" ? "The image, lit by" : "The image in grey, coloured by";
+  return `${how} ${what[part]}${regions ? "; regions framed and numbered" : ""}`;
+}

@@ -1,0 +1,60 @@
+"""Every setting of a training run, in one frozen object that goes into checkpoint and card."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class TrainConfig(BaseModel):
+    """What a run was asked to do; together with the data it determines the weights.
+
+    ``batch_size`` is over all devices together and ``lr`` belongs to it, so the same numbers mean
+    the same run on one device or eight. Times are in epochs, sizes in pixels.
+
+    Raises:
+        ValidationError: a setting is unknown, of the wrong type or out of range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arch: str = Field(description="name of the network")
+    arch_args: dict[str, Any] = Field(default_factory=dict)
+    data: str = Field(default="cifar10", description="cifar10, or a folder of class folders")
+    data_root: str | None = Field(default=None, description="where the data is looked for; cifar10: ./data")
+    image_size: int | None = Field(default=None, ge=8, le=4096, description="sides of the input; for folders")
+    resize_mode: Literal["center_crop", "squash"] = Field(
+        default="center_crop", description="how an image that is not square is brought to the input"
+    )
+    skip_broken: bool = Field(default=False, description="leave out images that cannot be read")
+    val_share: float = Field(default=0.1, gt=0, lt=0.5, description="share kept to choose the best epoch on")
+
+    epochs: int = Field(default=60, ge=1)
+    batch_size: int = Field(default=128, ge=2, description="over all devices together")
+    lr: float = Field(default=0.1, gt=0, description="highest learning rate")
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    schedule: Literal["one-cycle", "cosine"] = Field(default="one-cycle", description="of the learning rate")
+    warmup: float = Field(
+        default=0.2, ge=0, lt=1, description="one-cycle: share of the run in which it rises"
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    crop_padding: int | None = Field(default=None, ge=0, description="None: an eighth of the image size")
+    flip: bool = Field(default=True, description="mirror half of the images")
+
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="of the weights, the split, order and augmentation"
+    )
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        default="auto", description="auto: bfloat16 where the hardware is made for it"
+    )
+    devices: int | None = Field(default=None, ge=1, description="None: all there are")
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    compile: bool = Field(default=False, description="torch.compile: a slower start, faster epochs")
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> TrainConfig:
+        if self.image_size and self.crop_padding and self.crop_padding >= self.image_size:
+            raise ValueError("crop_padding must be smaller than image_size: it is filled by reflection")
+        return self

@@ -1,0 +1,117 @@
+"""Labelled images in memory, and their stratified split.
+
+Every data set becomes one array of uint8 pixels at the size of the network's input, decoded and
+resized once by the very functions that serve requests. So training and serving see the same
+pixels, a broken file is found before the first epoch, and an epoch costs no decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from konkyo.training.errors import DataError
+
+__all__ = ["SPLITS", "DataError", "ImageData", "Images", "Int64", "UInt8", "stratified_split"]
+
+UInt8 = npt.NDArray[np.uint8]
+Int64 = npt.NDArray[np.int64]
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pixels (n, H, W, 3) uint8 RGB and class indices (n,) int64.
+
+    Raises:
+        DataError: the two differ in length.
+    """
+
+    pixels: UInt8
+    labels: Int64
+
+    def __post_init__(self) -> None:
+        if len(self.pixels) != len(self.labels):
+            raise DataError(f"{len(self.pixels)} images but {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: npt.NDArray[np.integer]) -> Images:
+        """A copy of the images at these positions."""
+        return Images(self.pixels[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set ready to train on.
+
+    Attributes:
+        name: what the card calls it.
+        labels: names of the classes; a class index is a position in it.
+        train: images the weights are fitted to.
+        val: images the best epoch is chosen on.
+        test: images that training never looks at.
+        licence: of the images.
+        skipped: the broken files that were left out because the caller allowed it.
+        files: of a folder, the paths of each split's images relative to the folder, in order.
+
+    Raises:
+        DataError: fewer than 2 classes, or an empty split.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    train: Images
+    val: Images
+    test: Images
+    licence: str = "not stated"
+    skipped: tuple[str, ...] = ()
+    files: Mapping[str, tuple[str, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2:
+            raise DataError(f"{self.name}: a classifier needs at least 2 classes, found {len(self.labels)}")
+        for split in SPLITS:
+            if not len(getattr(self, split)):
+                raise DataError(f"{self.name}: the {split} split is empty; add images to every class")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.train.pixels.shape[1:3]
+        return int(height), int(width)
+
+
+def stratified_split(labels: Int64, shares: Sequence[float], seed: int) -> Iterator[Int64]:
+    """Split positions so that every class keeps its share in each part.
+
+    Args:
+        labels: class indices (n,).
+        shares: fractions of the parts after the first, which takes the rest.
+        seed: the same seed gives the same split.
+
+    Yields:
+        One sorted array of positions a part, the rest first. Every class has at least one image in
+        every part.
+
+    Raises:
+        DataError: a class has too few images for that.
+    """
+    generator = np.random.default_rng(seed)
+    parts: list[list[Int64]] = [[] for _ in range(len(shares) + 1)]
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        counts = [max(1, round(share * len(members))) for share in shares]
+        if sum(counts) >= len(members):
+            raise DataError(f"class {label} has {len(members)} images, too few for {len(parts)} splits")
+        bounds = np.cumsum(counts)
+        *held_out, rest = np.split(members, bounds)
+        for part, positions in zip(parts, [rest, *held_out], strict=True):
+            part.append(positions)
+    for part in parts:
+        yield np.sort(np.concatenate(part))

@@ -1,0 +1,125 @@
+"""What the tests do on the page, and what they see there."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from playwright.sync_api import ConsoleMessage, Page, Route, expect
+
+EXPLAIN = re.compile(r":explain\?")
+DESCRIBE = re.compile(r"/v1/models/[^/:?]+$")
+
+# Chromium may drop a body before a test reads it, so the page keeps its answers itself.
+KEEP_ANSWERS = """
+    const plainly = fetch;
+    window.answers = [];
+    window.fetch = async (url, options) => {
+        const response = await plainly(url, options);
+        if (/:explain/.test(url)) answers.push(await response.clone().json());
+        return response;
+    };
+"""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Visit:
+    """One visit to the page.
+
+    Attributes:
+        page: Playwright's page.
+        urls: of every request.
+        complaints: errors and warnings on the console, and exceptions nobody caught.
+    """
+
+    def __init__(self, page: Page, server: str) -> None:
+        self.page = page
+        self.server = server
+        self.urls: list[str] = []
+        self.complaints: list[str] = []
+        page.add_init_script(KEEP_ANSWERS)
+        page.on("request", lambda request: self.urls.append(request.url))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", self._listen)
+
+    def _listen(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def open(self) -> None:
+        self.page.goto(self.server)
+        # Selectors are watched in the browser; expect() would ask again and again, ever more rarely.
+        self.page.wait_for_selector("[data-sample]")
+        self.page.wait_for_selector("#target option:nth-child(2)", state="attached")
+
+    def sample(self, name: str) -> dict[str, Any]:
+        """Choose a sample; returns the service's answer, once shown."""
+        return self.answer_to(lambda: self.page.click(f'[data-sample="{name}"]'))
+
+    def answer_to(self, action: Callable[[], object]) -> dict[str, Any]:
+        """Do something that asks the service; returns the answer, once shown."""
+        with self.page.expect_response(EXPLAIN):
+            action()
+        self.page.wait_for_selector("#figure[aria-busy=false]")
+        answer: dict[str, Any] = self.page.evaluate("answers.at(-1)")
+        expect(self.page.locator("#label")).to_have_text(answer["label"])
+        return answer
+
+    def change(self, patch: Callable[[dict[str, Any]], object], url: re.Pattern[str] = EXPLAIN) -> None:
+        """Alter every answer from now on before the page sees it."""
+
+        def handle(route: Route) -> None:
+            response = route.fetch()
+            body = response.json()
+            patch(body)
+            route.fulfill(response=response, body=json.dumps(body))
+
+        self.page.route(url, handle)
+
+    def canvas(self) -> Pixels:
+        """The picture: (H, W, 3)."""
+        url = self.page.evaluate("document.getElementById('canvas').toDataURL('image/png')")
+        data = base64.b64decode(url.partition(",")[2])
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+    def view(self, view: str | None = None, part: str | None = None, opacity: int | None = None) -> Pixels:
+        """Set the view; returns the picture. Reading pixels is a round trip, so it is drawn by then."""
+        for name, value in (("view", view), ("part", part)):
+            if value is not None:
+                self.page.locator(f"input[name={name}][value={value}]").check()
+        if opacity is not None:
+            self.page.locator("#opacity").fill(str(opacity))
+        return self.canvas()
+
+
+def difference(one: Pixels, other: Pixels) -> float:
+    """Mean absolute difference of two pictures of a size."""
+    return float(np.abs(one.astype(np.int16) - other).mean())
+
+
+def image_file(image: Image.Image, kind: str = "png", **options: Any) -> bytes:
+    """The bytes of an image file."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def field_of(answer: dict[str, Any], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """The answer's map over a picture of a size, NaN outside the crop: (H, W)."""
+    spec = answer["explanation"]["map"]
+    values = np.frombuffer(base64.b64decode(spec["data"]), "<f4").reshape(spec["height"], spec["width"])
+    across, down = size[0] / answer["geometry"]["original"][0], size[1] / answer["geometry"]["original"][1]
+    x0, y0, x1, y1 = answer["geometry"]["crop"]
+    left, top, right, bottom = round(x0 * across), round(y0 * down), round(x1 * across), round(y1 * down)
+    inside = Image.fromarray(values).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+    field = np.full((size[1], size[0]), np.nan, np.float32)
+    field[top:bottom, left:right] = np.asarray(inside)
+    return field

@@ -1,0 +1,337 @@
+"""Maps for the eye, against values worked out by hand."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from konkyo.errors import InvalidParameter
+from konkyo.imaging import Decoded, Geometry, prepare
+from konkyo.service import rendering
+from konkyo.service.rendering import Frame
+
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def delta(height: int, width: int, row: int, column: int, value: float = 1.0) -> rendering.Float32:
+    map_ = np.zeros((height, width), np.float32)
+    map_[row, column] = value
+    return map_
+
+
+def grey(height: int, width: int, value: int = 128) -> rendering.UInt8:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def whole(width: int, height: int) -> Frame:
+    return Frame((width, height), (0, 0, width, height))
+
+
+# What a map says of itself
+
+
+@pytest.mark.parametrize(
+    ("values", "status"),
+    [
+        ([[0.0, 1.0]], "ok"),
+        ([[-5.0, 0.001]], "ok"),
+        ([[0.0, 0.0]], "flat"),
+        ([[3.0, 3.0]], "flat"),
+        ([[-3.0, -3.0]], "flat"),
+        ([[1e6, 1e6 + 0.5]], "flat"),  # a difference in the seventh digit is noise
+        ([[-2.0, -1.0]], "all_negative"),
+        ([[-2.0, 0.0]], "all_negative"),
+        ([[np.nan, 1.0]], "non_finite"),
+        ([[-np.inf, 1.0]], "non_finite"),
+    ],
+)
+def test_status(values: list[list[float]], status: str) -> None:
+    assert rendering.status(np.array(values, np.float32)) == status
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([[1.0, 1.0], [1.0, 1.0]], 1.0),
+        ([[-2.0, 2.0], [2.0, -2.0]], 1.0),  # strength counts, not sign
+        ([[0.0, 7.0], [0.0, 0.0]], 0.0),
+        ([[1.0, 1.0], [0.0, 0.0]], 0.5),  # log 2 / log 4
+        ([[0.0, 0.0]], 1.0),
+        ([[np.nan, 1.0]], 1.0),
+    ],
+)
+def test_entropy(values: list[list[float]], expected: float) -> None:
+    assert rendering.entropy(np.array(values, np.float32)) == pytest.approx(expected)
+
+
+def test_contribution_is_the_map_times_the_grey_image() -> None:
+    map_ = np.array([[2.0, -4.0]], np.float32)
+    image = np.array([[[255, 255, 255], [51, 0, 0]]], np.uint8)  # grey 1 and 51 / 3 / 255 = 1 / 15
+    np.testing.assert_allclose(rendering.contribution(map_, image), [[2.0, -4 / 15]], rtol=1e-6)
+
+
+# Regions
+
+TWO_BLOBS = np.array(
+    [
+        [0, 0, 0, 0, 0, 0],
+        [4, 2, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 3],
+        [0, -9, 0, 0, 3, 3],
+        [0, 0, 0, 0, 0, 1],
+    ],
+    np.float32,
+)
+
+
+def test_regions_of_two_blobs() -> None:
+    """Positive values sum to 16; from half of the maximum up, 6 on the left and 9 on the right."""
+    first, second = rendering.regions(TWO_BLOBS, 0.5, (10, 0, 100, 0, 20, 200))
+    assert first == {
+        "box": [140, 240, 160, 280],  # columns 4 and 5, rows 2 and 3
+        "peak": [155, 250],  # the middle of the first largest cell: column 5, row 2
+        "area": pytest.approx(3 / 30),
+        "mass": pytest.approx(9 / 16),
+    }
+    assert second == {
+        "box": [100, 220, 120, 240],
+        "peak": [105, 230],
+        "area": pytest.approx(2 / 30),
+        "mass": pytest.approx(6 / 16),
+    }
+
+
+def test_the_threshold_itself_belongs_to_the_region() -> None:
+    map_ = np.array([[4, 2, 1]], np.float32)
+    assert rendering.regions(map_, 0.5, IDENTITY)[0]["box"] == [0, 0, 2, 1]
+    assert rendering.regions(map_, 0.5001, IDENTITY)[0]["box"] == [0, 0, 1, 1]
+    assert rendering.regions(map_, 0.25, IDENTITY)[0]["box"] == [0, 0, 3, 1]
+
+
+def test_cells_that_touch_at_a_corner_are_one_region() -> None:
+    found = rendering.regions(np.eye(3, dtype=np.float32), 0.15, IDENTITY)
+    assert [region["box"] for region in found] == [[0, 0, 3, 3]]
+    assert found[0]["area"] == pytest.approx(3 / 9)
+
+
+def test_a_peak_is_of_its_own_region() -> None:
+    """The strong cell lies inside the box of the ring around it, and is not the ring's peak."""
+    ring = np.ones((5, 5), np.float32)
+    ring[1:4, 1:4] = 0
+    ring[2, 2], ring[4, 0] = 5, 2
+    found = {tuple(region["box"]): region["peak"] for region in rendering.regions(ring, 0.1, IDENTITY)}
+    assert found == {(0, 0, 5, 5): [0.5, 4.5], (2, 2, 3, 3): [2.5, 2.5]}
+
+
+def test_at_most_ten_regions_the_heaviest_first() -> None:
+    map_ = np.zeros((1, 40), np.float32)
+    map_[0, ::2] = np.arange(20) + 10
+    found = rendering.regions(map_, 0.15, IDENTITY)
+    assert [region["peak"][0] for region in found] == [38.5 - 2 * rank for rank in range(10)]
+
+
+@pytest.mark.parametrize("values", [[[-1.0, -2.0]], [[0.0, 0.0]], [[np.nan, 1.0]], [[np.inf, 1.0]]])
+def test_no_region_where_nothing_speaks_for_the_class(values: list[list[float]]) -> None:
+    assert rendering.regions(np.array(values, np.float32), 0.15, IDENTITY) == []
+
+
+# Alignment
+
+SHAPES = [(96, 48), (48, 96), (101, 53), (640, 480), (32, 32), (20, 31)]
+
+
+@pytest.mark.parametrize("mode", ["center_crop", "squash"])
+@pytest.mark.parametrize("crop_fraction", [1.0, 0.7])
+@pytest.mark.parametrize("size", SHAPES)
+def test_a_cell_is_drawn_where_it_lies_in_the_original(
+    size: tuple[int, int], crop_fraction: float, mode: Any
+) -> None:
+    decoded = Decoded(Image.new("RGB", size), 1, "PNG")
+    _, geometry = prepare(decoded, (32, 32), mode=mode, crop_fraction=crop_fraction)
+    frame = rendering.original_frame(geometry, max_pixels=10**6)
+    a, _, c, _, e, f = geometry.to_original((8, 8))
+    for row, column in [(0, 0), (3, 5), (7, 7), (6, 1)]:
+        spread = frame.spread(delta(8, 8, row, column))
+        assert spread.shape == size[::-1]
+        y, x = np.unravel_index(spread.argmax(), spread.shape)
+        assert abs(x + 0.5 - (a * (column + 0.5) + c)) <= a
+        assert abs(y + 0.5 - (e * (row + 0.5) + f)) <= e
+
+
+def test_outside_the_window_there_is_nothing() -> None:
+    _, geometry = prepare(Decoded(Image.new("RGB", (96, 48)), 1, "PNG"), (32, 32))
+    spread = rendering.original_frame(geometry, max_pixels=10**6).spread(np.ones((4, 4), np.float32))
+    expected = np.zeros((48, 96))
+    expected[:, 24:72] = 1
+    np.testing.assert_array_equal(spread, expected)
+
+
+@pytest.mark.parametrize("size", [(1, 9), (3, 1), (2, 1000), (5000, 3)])
+@pytest.mark.parametrize("crop_fraction", [1.0, 0.1])
+def test_slivers_can_be_drawn(size: tuple[int, int], crop_fraction: float) -> None:
+    _, geometry = prepare(Decoded(Image.new("RGB", size), 1, "PNG"), (32, 32), crop_fraction=crop_fraction)
+    spread = rendering.original_frame(geometry, max_pixels=1024).spread(np.ones((4, 4), np.float32))
+    assert spread.max() == 1
+
+
+def test_a_large_original_is_reduced_and_its_window_with_it() -> None:
+    geometry = Geometry((4000, 2000), 1, (1000, 0, 3000, 2000), (32, 32))
+    frame = rendering.original_frame(geometry, max_pixels=80_000)
+    assert frame.size == (400, 200)
+    assert frame.window == pytest.approx((100, 0, 300, 200))
+    assert frame.fit(grey(2000, 4000)).shape == (200, 400, 3)
+
+
+def test_the_input_frame_is_the_whole_input() -> None:
+    frame = rendering.input_frame(Geometry((400, 200), 6, (100, 0, 300, 200), (32, 24)))
+    assert frame == Frame((32, 24), (0, 0, 32, 24))
+
+
+# Pictures
+
+
+def test_a_spotlight_is_the_product() -> None:
+    """Lit at its brightest, black where the map is 0 or less, and between as map times image."""
+    map_ = np.array([[1.0, 0.5, 0.0, -1.0]], np.float32)
+    image = np.array([[[100, 200, 0], [100, 200, 0], [255] * 3, [255, 0, 0]]], np.uint8)
+    drawn = rendering.spotlight(map_, image, whole(4, 1), "positive")
+    # the scale is fixed by the strongest products; |-1 * 255| is the strongest here
+    assert drawn[0, 2].tolist() == drawn[0, 3].tolist() == [0, 0, 0]
+    np.testing.assert_allclose(drawn[0, 0] / drawn[0, 1], [2, 2, np.nan], rtol=0.02) if drawn[0, 1, 2] else None
+    assert drawn[0, 0].tolist() == pytest.approx([100, 200, 0], abs=2)
+    assert drawn[0, 1].tolist() == pytest.approx([50, 100, 0], abs=2)
+
+
+def test_for_and_against_are_each_others_negation() -> None:
+    generator = np.random.default_rng(0)
+    map_ = generator.normal(size=(8, 8)).astype(np.float32)
+    image = generator.integers(0, 256, (16, 16, 3), np.uint8)
+    frame = whole(16, 16)
+    positive = rendering.spotlight(map_, image, frame, "positive")
+    negative = rendering.spotlight(map_, image, frame, "negative")
+    np.testing.assert_array_equal(negative, rendering.spotlight(-map_, image, frame, "positive"))
+    assert not (positive.any(axis=2) & negative.any(axis=2)).any()  # no pixel speaks for and against
+    both = rendering.spotlight(map_, image, frame, "both")  # for above against, on one scale
+    np.testing.assert_array_equal(both, np.concatenate([positive, negative]))
+
+
+def test_a_blend_of_no_opacity_is_the_image() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (12, 9, 3), np.uint8)
+    map_ = np.random.default_rng(2).normal(size=(3, 3)).astype(np.float32)
+    for colormap in ("signed", "turbo", "viridis"):
+        drawn = rendering.blend(map_, image, whole(9, 12), "both", colormap, 0.0)
+        np.testing.assert_array_equal(drawn, image)
+
+
+def test_signed_colours() -> None:
+    """Warm for, cool against, the image itself at 0."""
+    map_ = np.array([[2.0, 0.0, -2.0, 1.0]], np.float32)
+    drawn = rendering.blend(map_, grey(1, 4, 100), whole(4, 1), "both", "signed", 1.0)[0]
+    assert drawn[0].tolist() == [230, 97, 1]
+    assert drawn[1].tolist() == [100, 100, 100]
+    assert drawn[2].tolist() == [64, 105, 225]
+    assert drawn[3].tolist() == pytest.approx([165, 98, 50], abs=1)  # half way
+    against = rendering.blend(map_, grey(1, 4, 100), whole(4, 1), "negative", "signed", 1.0)[0]
+    assert against.tolist() == [[100] * 3, [100] * 3, [64, 105, 225], [100] * 3]
+
+
+def test_a_colormap_runs_from_its_first_to_its_last_colour() -> None:
+    """viridis: dark violet (68, 1, 84) to yellow (253, 231, 37)."""
+    map_ = np.array([[0.0, 1.0]], np.float32)
+    drawn = rendering.blend(map_, grey(1, 2), whole(2, 1), "positive", "viridis", 1.0)[0]
+    assert drawn[0].tolist() == pytest.approx([68, 1, 84], abs=2)
+    assert drawn[1].tolist() == pytest.approx([253, 231, 37], abs=2)
+
+
+def test_a_contour_draws_the_boundary_and_nothing_else() -> None:
+    map_ = np.zeros((40, 40), np.float32)
+    map_[10:30, 10:30] = 1
+    image = grey(40, 40)
+    drawn = rendering.contour(map_, image, whole(40, 40), "positive", 0.5)
+    changed = (drawn != image).any(axis=2)
+    assert drawn[changed].tolist() == [[230, 97, 1]] * int(changed.sum())
+    expected = np.zeros((40, 40), bool)
+    expected[10:30, 10:30] = True
+    expected[11:29, 11:29] = False
+    np.testing.assert_array_equal(changed, expected)
+    assert (image == 128).all()  # drawn on a copy
+
+
+def test_a_contour_of_the_other_side_is_cool() -> None:
+    map_ = delta(5, 5, 2, 2, -1)
+    assert (rendering.contour(map_, grey(5, 5), whole(5, 5), "positive", 0.5) == 128).all()
+    assert rendering.contour(map_, grey(5, 5), whole(5, 5), "both", 0.5)[2, 2].tolist() == [64, 105, 225]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_can_be_drawn(bad: float) -> None:
+    map_ = np.array([[bad, 0.0], [1.0, bad]], np.float32)
+    frame = whole(2, 2)
+    rendering.spotlight(map_, grey(2, 2), frame, "both")
+    rendering.blend(map_, grey(2, 2), frame, "both", "jet", 0.5)
+    rendering.contour(map_, grey(2, 2), frame, "both", 0.5)
+    body = rendering.encode_png_map(map_, frame)
+    assert (body["min"], body["max"]) == (0, 1)
+
+
+# Encodings
+
+
+def test_a_png_map_gives_its_values_back() -> None:
+    map_ = np.random.default_rng(3).normal(size=(6, 5)).astype(np.float32)
+    body = rendering.encode_png_map(map_, whole(5, 6))
+    with Image.open(io.BytesIO(base64.b64decode(body["data"]))) as picture:
+        assert picture.mode == "L"
+        level = np.asarray(picture, np.float64)
+    found = body["min"] + level / 255 * (body["max"] - body["min"])
+    half_a_step = (body["max"] - body["min"]) / 255 / 2
+    assert np.abs(found - map_).max() <= half_a_step * 1.001
+    assert (body["width"], body["height"]) == (5, 6)
+    assert (level.min(), level.max()) == (0, 255)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.5, 1e-40])
+def test_a_flat_png_map_is_its_minimum(value: float) -> None:
+    body = rendering.encode_png_map(np.full((2, 2), value, np.float32), whole(2, 2))
+    assert body["min"] == body["max"] == pytest.approx(value)
+
+
+def test_a_map_of_the_smallest_numbers_is_scaled_all_the_same() -> None:
+    map_ = np.array([[0, 1e-44]], np.float32)
+    body = rendering.encode_png_map(map_, whole(2, 1))
+    with Image.open(io.BytesIO(base64.b64decode(body["data"]))) as picture:
+        assert np.asarray(picture).tolist() == [[0, 255]]
+
+
+def test_a_float32_map_is_exact() -> None:
+    map_ = np.array([[1.1, -2.2, np.nan], [np.inf, 0, 1e-30]], np.float32)
+    body = rendering.encode_float32_map(map_.T)  # not contiguous
+    assert (body["width"], body["height"]) == (2, 3)
+    found = np.frombuffer(base64.b64decode(body["data"]), "<f4").reshape(3, 2)
+    np.testing.assert_array_equal(found, map_.T)
+    assert body["min"] == pytest.approx(-2.2)
+    assert body["max"] == pytest.approx(1.1)
+    nothing = rendering.encode_float32_map(np.full((1, 1), math.nan, np.float32))
+    assert (nothing["min"], nothing["max"]) == (None, None)
+
+
+@pytest.mark.parametrize(("extension", "tolerance"), [("png", 0), ("jpeg", 3), ("webp", 6)])
+def test_colours_keep_their_order(extension: Any, tolerance: int) -> None:
+    image = np.broadcast_to(np.array([200, 100, 50], np.uint8), (16, 16, 3))
+    with Image.open(io.BytesIO(rendering.encode_image(image, extension))) as picture:
+        assert picture.format == extension.upper()
+        found = np.asarray(picture.convert("RGB"), int)
+    assert np.abs(found - [200, 100, 50]).max() <= tolerance
+
+
+@pytest.mark.parametrize(("extension", "width"), [("webp", 16_384), ("jpeg", 65_536)])
+def test_a_picture_too_long_for_its_format_is_refused(extension: Any, width: int) -> None:
+    with pytest.raises(InvalidParameter, match="png"):
+        rendering.encode_image(grey(1, width), extension)
+    assert rendering.encode_image(grey(1, width))[:4] == b"\x89PNG"
