@@ -87,11 +87,21 @@ def load(address: str, path: str, bodies: list[bytes], connections: int, seconds
     return result
 
 
-def row(title: str, ratios: list[float], aim: str, detail: str) -> None:
-    """Print a ratio as the median of its rounds, with their spread."""
+def report(title: str, pairs: list[tuple[float, float]], aim: str, unit: str) -> None:
+    """Print the median of the rounds' ratios with their spread, and the medians behind it."""
+    ratios = [ours / other for ours, other in pairs]
+    ours, other = (statistics.median(side) for side in zip(*pairs, strict=True))
     print(
-        f"{title:<46} {statistics.median(ratios):6.2f}  ({min(ratios):.2f} to {max(ratios):.2f})  aim {aim:<7} {detail}",
+        f"{title:<40} {statistics.median(ratios):6.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
+        f"  aim {aim:<7} {ours:.5g} to {other:.5g} {unit}",
         flush=True,
+    )
+
+
+def report_value(title: str, values: list[float], aim: str) -> None:
+    """Print the median of a figure that is compared with nothing."""
+    print(
+        f"{title:<40} {statistics.median(values):6.2f}  ({min(values):.2f} to {max(values):.2f})  aim {aim}"
     )
 
 
@@ -99,31 +109,18 @@ def goodput(server: str, echo: str, repository: Path, on: set[int], rounds: int,
     """(a): HTTP goodput against the bare session and the bare endpoint."""
     large, small = jpegs(224), jpegs(32)
     for verb, k in (("predict", 0), ("explain", 1)):
-        rates = []
+        heavy, plain, light = [], [], []
         for _ in range(rounds):
-            ready = bare(repository / LARGE / "1" / ONNX, on, k, seconds)
             served = load(server, f"/v1/models/{LARGE}:{verb}", large, 2 * BATCH, seconds).per_second
-            rates.append((served, ready))
-        row(
-            f"goodput 224x224 :{verb} / bare session", [a / b for a, b in rates], ">= 0.8",
-            f"{statistics.median(a for a, _ in rates):.1f} of {statistics.median(b for _, b in rates):.1f} images/s",
-        )  # fmt: skip
-    for verb, k in (("predict", 0), ("explain", 1)):
-        shares, floor = [], []
+            heavy.append((served, bare(repository / LARGE / "1" / ONNX, on, k, seconds)))
         for _ in range(rounds):
-            plain = load(echo, "/echo", small, 2 * BATCH, seconds).per_second
+            echoed = load(echo, "/echo", small, 2 * BATCH, seconds).per_second
             served = load(server, f"/v1/models/{SMALL}:{verb}", small, 2 * BATCH, seconds).per_second
-            ready = bare(repository / SMALL / "1" / ONNX, on, k, seconds)
-            shares.append((served, plain))
-            floor.append((served, ready))
-        row(
-            f"goodput 32x32 :{verb} / echo endpoint", [a / b for a, b in shares], ">= 0.6",
-            f"{statistics.median(a for a, _ in shares):.0f} of {statistics.median(b for _, b in shares):.0f} requests/s",
-        )  # fmt: skip
-        row(
-            f"goodput 32x32 :{verb} / bare session", [a / b for a, b in floor], "-",
-            f"bare session {statistics.median(b for _, b in floor):.0f} images/s",
-        )  # fmt: skip
+            plain.append((served, echoed))
+            light.append((served, bare(repository / SMALL / "1" / ONNX, on, k, seconds)))
+        report(f"goodput 224x224 :{verb} / bare session", heavy, ">= 0.8", "images/s")
+        report(f"goodput 32x32 :{verb} / echo endpoint", plain, ">= 0.6", "requests/s")
+        report(f"goodput 32x32 :{verb} / bare session", light, "-", "images/s")
 
 
 def latency(server: str, rounds: int, seconds: float) -> None:
@@ -132,17 +129,12 @@ def latency(server: str, rounds: int, seconds: float) -> None:
         bodies = jpegs(side)
         pairs = []
         for _ in range(rounds):
-            medians = [
-                statistics.median(
-                    load(server, f"/v1/models/{model}:{verb}", bodies, 1, seconds / 2).latencies
-                )
-                for verb in ("predict", "explain")
-            ]
-            pairs.append(medians)
-        row(
-            f"latency {side}x{side} :explain / :predict", [b / a for a, b in pairs], "<= 1.1",
-            f"{1e3 * statistics.median(b for _, b in pairs):.2f} of {1e3 * statistics.median(a for a, _ in pairs):.2f} ms",
-        )  # fmt: skip
+            explain, predict = (
+                load(server, f"/v1/models/{model}:{verb}", bodies, 1, seconds / 2).latencies
+                for verb in ("explain", "predict")
+            )
+            pairs.append((1e3 * statistics.median(explain), 1e3 * statistics.median(predict)))
+        report(f"latency {side}x{side} :explain / :predict", pairs, "<= 1.1", "ms")
 
 
 def startup(rounds: int) -> None:
@@ -150,17 +142,15 @@ def startup(rounds: int) -> None:
     times, resident = [], []
     for _ in range(rounds):
         started = time.perf_counter()
-        with machine.process(["-m", "konkyo", "serve"], "/readyz", set(), KONKYO_LOG_LEVEL="error") as (
-            address,
-            pid,
-        ):
+        server = machine.process(["-m", "konkyo", "serve"], "/readyz", set(), KONKYO_LOG_LEVEL="error")
+        with server as (address, pid):
             times.append(time.perf_counter() - started)
             load(address, f"/v1/models/{SMALL}:explain", jpegs(32), 8, 1)
             found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
             assert found
             resident.append(int(found[1]) / 1024)
-    row("start to ready (s)", times, "<= 2", f"{len(list(ZOO.glob('*/*')))} bundles")
-    row("largest resident memory, ONNX only (MB)", resident, "< 250", "after a second of :explain")
+    report_value("start to ready, shipped bundles (s)", times, "<= 2")
+    report_value("largest resident memory (MB)", resident, "< 250")
 
 
 def main() -> None:

@@ -39,7 +39,8 @@ def drive(address: str, requests: Sequence[bytes], *, connections: int, seconds:
 
 async def _drive(address: str, requests: Sequence[bytes], connections: int, seconds: float) -> Result:
     target = urlsplit(address)
-    assert target.hostname and target.port
+    assert target.hostname
+    assert target.port
     result = Result(seconds)
     source = itertools.cycle(requests)
     end = time.perf_counter() + seconds

@@ -38,7 +38,7 @@ def main() -> None:
         for name, (scheme, sample, choices) in SHOTS.items():
             page = browser.new_page(
                 color_scheme=scheme,  # type: ignore[arg-type]
-                viewport={"width": 1140, "height": 920},
+                viewport={"width": 1160, "height": 900},
                 reduced_motion="reduce",
             )
             page.goto(address)

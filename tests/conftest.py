@@ -1,13 +1,20 @@
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from torch import nn
+
+if TYPE_CHECKING:  # the tests of the service run without torch
+    from torch import nn
 
 
 @pytest.fixture(scope="session")
 def trained_like() -> Callable[[nn.Module, int], nn.Module]:
     """Gives batch norms the statistics training would, so that maps are not trivial; eval mode."""
+
+    import torch
+    from torch import nn
 
     def spread(module: nn.Module, seed: int = 0) -> nn.Module:
         generator = torch.Generator().manual_seed(seed)

@@ -180,7 +180,14 @@ def gif() -> bytes:
 
 @pytest.mark.parametrize(
     "data",
-    [b"hello", b"\0" * 64, gif(), b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7\n", b"%!PS-Adobe-3.0 EPSF-3.0\n"],
+    [
+        b"hello",
+        b"\0" * 64,
+        gif(),
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%PDF-1.7\n",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    ],
     ids=["text", "zeros", "gif", "svg", "pdf", "eps"],
 )
 def test_other_formats_are_not_read(data: bytes) -> None:
@@ -296,9 +303,11 @@ def test_mutated_files_are_read_or_refused(seed: int) -> None:
             survives(bytes(data))
 
 
+SIGNATURES = (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF....WEBPVP8 ", b"BM", b"II*\0", b"MM\0*")
+
+
 @settings(max_examples=100, deadline=None)
-@given(start=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF....WEBPVP8 ", b"BM", b"II*\0", b"MM\0*"]),
-       rest=st.binary(min_size=1, max_size=200))  # fmt: skip
+@given(start=st.sampled_from(SIGNATURES), rest=st.binary(min_size=1, max_size=200))
 def test_bytes_behind_a_signature_are_read_or_refused(start: bytes, rest: bytes) -> None:
     survives(start + rest)
 

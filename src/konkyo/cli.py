@@ -7,6 +7,7 @@ The one place that knows every room. Each command imports what it needs when it 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -19,11 +20,13 @@ from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from konkyo.errors import KonkyoError
+from konkyo.options import options_from
+from konkyo.service.settings import Settings
+from konkyo.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from konkyo.models.card import ModelCard
     from konkyo.models.registry import Network
-    from konkyo.training.config import TrainConfig
     from konkyo.training.data import Images
 
 
@@ -54,33 +57,28 @@ def konkyo() -> None:
     """Image classifiers that show why they decided."""
 
 
-def _train_command() -> None:
-    from konkyo.options import options_from
-    from konkyo.training.config import TrainConfig
+@app.command()
+@options_from(TrainConfig, exclude=("arch_args",))
+def train(
+    out: Annotated[Path, typer.Option(help="folder of the run: checkpoints and curves")],
+    resume: Annotated[bool, typer.Option(help="go on from OUT/last.ckpt")] = False,
+    arch_arg: Annotated[
+        list[str] | None, typer.Option(help="constructor argument, NAME=JSON, repeatable")
+    ] = None,
+    **settings: Any,
+) -> None:
+    """Train a network on CIFAR-10 or on a folder of class folders."""
+    from konkyo.training.loop import fit
+    from konkyo.training.sources import open_data
 
-    @app.command()
-    @options_from(TrainConfig, exclude=("arch_args",))
-    def train(
-        out: Annotated[Path, typer.Option(help="folder of the run: checkpoints and curves")],
-        resume: Annotated[bool, typer.Option(help="go on from OUT/last.ckpt")] = False,
-        arch_arg: Annotated[
-            list[str] | None, typer.Option(help="constructor argument, NAME=JSON, repeatable")
-        ] = None,
-        **settings: Any,
-    ) -> None:
-        """Train a network on CIFAR-10 or on a folder of class folders."""
-        from konkyo.training.loop import fit
-        from konkyo.training.sources import open_data
-
-        config = TrainConfig(arch_args=_arguments(arch_arg or []), **settings)
-        _build(config)
-        data = open_data(config)
-        command = shlex.join(["konkyo", *sys.argv[1:]])
-        best = fit(config, data, out, resume=resume, command=command)
-        typer.echo(f"best epoch: {best}")
-
-
-_train_command()
+    config = TrainConfig(arch_args=_arguments(arch_arg or []), **settings)
+    _build(config)
+    data = open_data(config)
+    best = fit(config, data, out, resume=resume, command=shlex.join(["konkyo", *sys.argv[1:]]))
+    if os.environ.get("RANK", "0") == "0":  # torchrun runs this in every process
+        for name in data.skipped:
+            typer.echo(f"skipped, cannot be read: {name}")
+        typer.echo(f"{len(data.train):,} images, {len(data.skipped)} skipped; best epoch: {best}")
 
 
 def _arguments(given: list[str]) -> dict[str, Any]:
@@ -124,7 +122,6 @@ def export(
     from konkyo.evaluation.accuracy import measure_accuracy
     from konkyo.export.bundle import Origin, write_bundle
     from konkyo.training.checkpoint import load
-    from konkyo.training.config import TrainConfig
 
     state = load(checkpoint)
     config = TrainConfig.model_validate(state["config"])
@@ -232,20 +229,13 @@ def _accuracy(card: ModelCard) -> str:
     return f"{100 * origin.accuracy:.2f} % of {origin.accuracy_images:,} test images, through model.onnx"
 
 
-def _serve_command() -> None:
-    from konkyo.options import options_from
-    from konkyo.service.settings import Settings
+@app.command()
+@options_from(Settings)
+def serve(**settings: Any) -> None:
+    """Serve the bundles of a repository; every option is also a variable KONKYO_NAME."""
+    from konkyo.service import server
 
-    @app.command()
-    @options_from(Settings)
-    def serve(**settings: Any) -> None:
-        """Serve the bundles of a repository; every option is also a variable KONKYO_NAME."""
-        from konkyo.service.server import serve
-
-        raise typer.Exit(serve(Settings(**settings)))
-
-
-_serve_command()
+    raise typer.Exit(server.serve(Settings(**settings)))
 
 
 @app.command()

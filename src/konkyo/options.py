@@ -11,7 +11,6 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-
 Command = Callable[..., None]
 
 

@@ -29,7 +29,7 @@ FLAGS = [
 ]
 WINDOW = {"viewport": {"width": 1280, "height": 1000}}
 
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=20_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,7 +70,7 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
 @contextmanager
 def _context(chromium: Browser, **options: Any) -> Iterator[BrowserContext]:
     context = chromium.new_context(**{**WINDOW, **options})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     yield context
     context.close()
 

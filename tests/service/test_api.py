@@ -1,4 +1,4 @@
-"""What the service answers, over HTTP: real answers from the bundle that ships, and exact ones from the fake."""
+"""What the service answers over HTTP: real from the bundle that ships, exact from the fake."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import httpx
 import numpy as np
 import pytest
 import pytest_asyncio
-from faults import Service, pictures, serving, zoo_settings
 from fastapi.openapi.models import OpenAPI
 from fastapi.routing import APIRoute
 from PIL import Image
 from pydantic import BaseModel
+from services import Service, pictures, serving, zoo_settings
 
 import konkyo
 from konkyo.models.bundle import read_bundle
@@ -24,7 +24,14 @@ from konkyo.service import engines
 from konkyo.service.engines.base import UInt8
 from konkyo.service.routes import ops, v1
 from konkyo.service.schemas import (
-    Explained, Explanations, Health, InfoBody, ModelDetail, ModelList, Prediction, Predictions,
+    Explained,
+    Explanations,
+    Health,
+    InfoBody,
+    ModelDetail,
+    ModelList,
+    Prediction,
+    Predictions,
 )  # fmt: skip
 from konkyo.service.settings import ZOO
 
@@ -101,7 +108,9 @@ async def test_a_prediction(fake: Service, image: UInt8) -> None:
     scores /= scores.sum()
     assert [entry["index"] for entry in body["top_k"]] == [9, 8, 7]
     assert [entry["label"] for entry in body["top_k"]] == ["truck", "ship", "horse"]
-    assert [entry["logit"] for entry in body["top_k"]] == pytest.approx([10 * mean, 9 * mean, 8 * mean], rel=1e-5)
+    assert [entry["logit"] for entry in body["top_k"]] == pytest.approx(
+        [10 * mean, 9 * mean, 8 * mean], rel=1e-5
+    )
     assert [entry["score"] for entry in body["top_k"]] == pytest.approx(scores[[9, 8, 7]], rel=1e-4)
     assert (body["label"], body["index"], body["score"]) == ("truck", 9, body["top_k"][0]["score"])
     assert body["model"] == {
@@ -110,9 +119,13 @@ async def test_a_prediction(fake: Service, image: UInt8) -> None:
         "digest": read_bundle(ZOO / "gcm-cifar10" / "1").digest,
     }
     assert body["geometry"] == {
-        "original": [32, 32], "orientation": 1, "crop": [0, 0, 32, 32], "input": [32, 32],
-        "map": None, "map_to_original": None,
-    }  # fmt: skip
+        "original": [32, 32],
+        "orientation": 1,
+        "crop": [0, 0, 32, 32],
+        "input": [32, 32],
+        "map": None,
+        "map_to_original": None,
+    }
     assert body["batch_size"] == 1
 
 
@@ -127,7 +140,9 @@ async def test_explaining_does_not_change_the_class(real: Service, image: UInt8)
     predicted = await ask(real, PREDICT, encode(image))
     explained = await ask(real, EXPLAIN, encode(image))
     assert predicted["label"] == explained["label"]
-    assert [e["logit"] for e in predicted["top_k"]] == pytest.approx([e["logit"] for e in explained["top_k"]], rel=1e-5)
+    assert [e["logit"] for e in predicted["top_k"]] == pytest.approx(
+        [e["logit"] for e in explained["top_k"]], rel=1e-5
+    )
 
 
 # The map
@@ -136,7 +151,13 @@ async def test_explaining_does_not_change_the_class(real: Service, image: UInt8)
 async def test_the_mean_of_map_times_image_is_the_logit_of_every_class(real: Service) -> None:
     for image in pictures(3, seed=1):
         body = await ask(
-            real, EXPLAIN, encode(image), map="float32", frame="input", top_k=10, targets=",".join(CARD.labels)
+            real,
+            EXPLAIN,
+            encode(image),
+            map="float32",
+            frame="input",
+            top_k=10,
+            targets=",".join(CARD.labels),
         )
         logits = {entry["label"]: entry["logit"] for entry in body["top_k"]}
         grey = image.mean(axis=2) / 255
@@ -191,7 +212,9 @@ async def test_a_map_is_sent_as_asked(fake: Service, image: UInt8) -> None:
     target = {"target": 0}
     none = (await ask(fake, EXPLAIN, encode(image), map="none", **target))["explanation"]
     assert none["map"] is None
-    assert none["regions"] == (await ask(fake, EXPLAIN, encode(image), **target))["explanation"]["regions"] != []
+    assert (
+        none["regions"] == (await ask(fake, EXPLAIN, encode(image), **target))["explanation"]["regions"] != []
+    )
 
 
 async def test_a_map_in_the_original_frame_has_the_size_of_the_original(fake: Service) -> None:
@@ -209,7 +232,8 @@ async def test_a_map_in_the_original_frame_has_the_size_of_the_original(fake: Se
 
 
 @pytest.mark.parametrize(
-    ("level", "target", "status"), [(128, 0, "flat"), (0, 5, "flat"), ("gradient", 9, "all_negative"), ("gradient", 0, "ok")]
+    ("level", "target", "status"),
+    [(128, 0, "flat"), (0, 5, "flat"), ("gradient", 9, "all_negative"), ("gradient", 0, "ok")],
 )
 async def test_the_status_says_what_a_black_map_hides(
     fake: Service, level: int | str, target: int, status: str
@@ -411,7 +435,9 @@ async def test_raw_multipart_and_json_give_the_same_answer(real: Service, image:
     assert [same(body) for body in document["explanations"]] == [raw]
 
 
-@pytest.mark.parametrize("content_type", [None, "application/octet-stream", "image/anything", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize(
+    "content_type", [None, "application/octet-stream", "image/anything", "application/x-www-form-urlencoded"]
+)
 async def test_raw_bodies_need_no_exact_type(fake: Service, image: UInt8, content_type: str | None) -> None:
     headers = {"content-type": content_type} if content_type else {}
     response = await fake.client.post(PREDICT, content=encode(image), headers=headers)
@@ -427,7 +453,8 @@ async def test_parameters_of_the_body_go_before_those_of_the_query(fake: Service
 
 @pytest.mark.parametrize("way", ["multipart", "json"])
 @pytest.mark.parametrize(
-    ("path", "key", "schema"), [(PREDICT, "predictions", Predictions), (EXPLAIN, "explanations", Explanations)]
+    ("path", "key", "schema"),
+    [(PREDICT, "predictions", Predictions), (EXPLAIN, "explanations", Explanations)],
 )
 async def test_of_several_images_each_fails_alone_and_in_order(
     fake: Service, way: str, path: str, key: str, schema: type[BaseModel]
@@ -438,7 +465,9 @@ async def test_of_several_images_each_fails_alone_and_in_order(
         response = await fake.client.post(path, files=[("image", part) for part in parts])
     else:
         coded = [{"image_bytes": {"b64": base64.b64encode(part).decode()}} for part in parts]
-        response = await fake.client.post(path, json={"instances": [*coded, {"image_bytes": {"b64": "%%%"}}, 7]})
+        response = await fake.client.post(
+            path, json={"instances": [*coded, {"image_bytes": {"b64": "%%%"}}, 7]}
+        )
     assert response.status_code == 200
     body = response.json()
     strictly(schema, body)
@@ -447,9 +476,12 @@ async def test_of_several_images_each_fails_alone_and_in_order(
         for answer in body[key]
     ]
     expected = [
-        round(10 * float(first.mean()) / 255, 4), "unsupported_image", round(10 * float(second.mean()) / 255, 4),
-        "empty_body", "broken_image",
-    ]  # fmt: skip
+        round(10 * float(first.mean()) / 255, 4),
+        "unsupported_image",
+        round(10 * float(second.mean()) / 255, 4),
+        "empty_body",
+        "broken_image",
+    ]
     assert found == pytest.approx([*expected, *(["invalid_request"] * 2 if way == "json" else [])], abs=2e-4)
     identity = response.headers["x-request-id"]
     assert body[key][0]["id"] == f"{identity}-0"
@@ -471,7 +503,9 @@ async def test_server_timing_repeats_the_body(fake: Service, image: UInt8) -> No
     response = await fake.client.post(EXPLAIN, content=encode(image))
     timing = response.json()["timing_ms"]
     assert list(timing) == ["decode", "queue", "forward", "explain", "render", "total"]
-    assert response.headers["server-timing"] == ", ".join(f"{name};dur={value:.3f}" for name, value in timing.items())
+    assert response.headers["server-timing"] == ", ".join(
+        f"{name};dur={value:.3f}" for name, value in timing.items()
+    )
     assert 0 < timing["decode"] + timing["forward"] <= timing["total"]
 
 
@@ -485,7 +519,9 @@ async def test_a_request_id_is_echoed(fake: Service, image: UInt8, path: str) ->
 
 
 @pytest.mark.parametrize(
-    "hostile", [b"", b"a" * 129, b"a b", b'"><script>', b"a\xff", b"a\tb", b"{}"], ids=lambda value: repr(value[:10])
+    "hostile",
+    [b"", b"a" * 129, b"a b", b'"><script>', b"a\xff", b"a\tb", b"{}"],
+    ids=lambda value: repr(value[:10]),
 )
 async def test_a_hostile_request_id_is_replaced(fake: Service, hostile: bytes) -> None:
     made = (await fake.client.get("/livez", headers=[(b"x-request-id", hostile)])).headers["x-request-id"]
@@ -514,8 +550,12 @@ async def test_models(real: Service) -> None:
     strictly(ModelList, body)
     (entry,) = [entry for entry in body["models"] if entry["name"] == "gcm-cifar10"]
     assert entry == {
-        "name": "gcm-cifar10", "versions": ["1"], "default": "1", "state": "ready", "methods": ["gcm"],
-    }  # fmt: skip
+        "name": "gcm-cifar10",
+        "versions": ["1"],
+        "default": "1",
+        "state": "ready",
+        "methods": ["gcm"],
+    }
 
 
 @pytest.mark.parametrize("path", [MODEL, f"{MODEL}/versions/1"])
@@ -523,10 +563,17 @@ async def test_a_model(real: Service, path: str) -> None:
     body = (await real.client.get(path)).json()
     ModelDetail.model_validate_json(json.dumps(body), strict=True)
     assert body["card"] == CARD.model_dump(mode="json")
-    assert {key: body[key] for key in ("name", "version", "state", "ready", "failure", "engine", "device")} == {
-        "name": "gcm-cifar10", "version": "1", "state": "ready", "ready": True, "failure": None,
-        "engine": "onnx", "device": "cpu",
-    }  # fmt: skip
+    assert {
+        key: body[key] for key in ("name", "version", "state", "ready", "failure", "engine", "device")
+    } == {
+        "name": "gcm-cifar10",
+        "version": "1",
+        "state": "ready",
+        "ready": True,
+        "failure": None,
+        "engine": "onnx",
+        "device": "cpu",
+    }
 
 
 @pytest.mark.parametrize("verb", ["predict", "explain"])
@@ -541,9 +588,12 @@ async def test_info(real: Service) -> None:
     assert (body["name"], body["version"]) == ("konkyo", konkyo.__version__)
     assert body["engines"]["gcm-cifar10/1"] == "onnx/cpu"
     assert body["limits"] == {
-        "max_body_bytes": 20 * 2**20, "max_pixels": 50_000_000, "max_instances": 32, "max_batch": 32,
+        "max_body_bytes": 20 * 2**20,
+        "max_pixels": 50_000_000,
+        "max_instances": 32,
+        "max_batch": 32,
         "queue_capacity": 256,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])

@@ -48,7 +48,9 @@ class Numbers:
             self.batches.append(numbers)
             self.gate.pass_through()
             column = np.asarray(numbers, np.float32)
-            maps = np.stack([np.broadcast_to(column[:, None], targets.shape), targets.astype(np.float32)], axis=-1)
+            maps = np.stack(
+                [np.broadcast_to(column[:, None], targets.shape), targets.astype(np.float32)], axis=-1
+            )
             outputs = Outputs(np.stack([column, 2 * column], axis=1), maps[:, :, None])
             return self.fault(numbers, outputs) if self.fault else outputs
         finally:
@@ -102,10 +104,15 @@ class Desk:
         return task
 
     async def submit(
-        self, batcher: Batcher, numbers: Sequence[int], targets: Sequence[int] = (), deadline: float | None = None
+        self,
+        batcher: Batcher,
+        numbers: Sequence[int],
+        targets: Sequence[int] = (),
+        deadline: float | None = None,
     ) -> list[asyncio.Task[Answer]]:
         tasks = [
-            asyncio.create_task(batcher.submit(image(number), targets, deadline=deadline)) for number in numbers
+            asyncio.create_task(batcher.submit(image(number), targets, deadline=deadline))
+            for number in numbers
         ]
         await asyncio.sleep(0)  # each runs up to where it waits
         return tasks
@@ -433,7 +440,7 @@ async def test_close_finishes_what_was_accepted_and_takes_nothing_new(desk: Desk
 async def test_close_with_a_timeout_leaves_nobody_waiting(desk: Desk, clock: Clock) -> None:
     batcher = desk.batcher(max_batch=2)
     tasks = [await desk.hold(batcher), *await desk.submit(batcher, range(1, 6))]
-    closing = asyncio.create_task(batcher.close(timeout=30))
+    closing = asyncio.create_task(batcher.close(patience=30))
     await asyncio.sleep(0)
     await clock.advance(31)
     await closing

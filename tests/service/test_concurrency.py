@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from faults import pictures, serving, zoo_settings
-from PIL import Image
+from services import EXPLAIN, PNG, PREDICT, pictures, png, serving, zoo_settings
 
 from konkyo.models.bundle import read_bundle
 from konkyo.service.engines import make_engine
@@ -20,12 +18,6 @@ from konkyo.service.settings import ZOO
 COUNT = 1000
 TOLERANCE = 1e-4
 BUNDLE = ZOO / "gcm-cifar10" / "1"
-
-
-def _png(image: UInt8) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "png", compress_level=0)
-    return buffer.getvalue()
 
 
 def _targets(number: int) -> list[int] | None:
@@ -66,16 +58,16 @@ async def test_a_thousand_at_once_each_get_their_own() -> None:
 
         async def ask(number: int) -> dict[str, Any]:
             targets = _targets(number)
-            verb, parameters = "predict", {"top_k": "10"}
+            path, parameters = PREDICT, {"top_k": "10"}
             if targets is not None:
-                verb, parameters["map"] = "explain", "float32"
+                path, parameters["map"] = EXPLAIN, "float32"
                 if targets != [-1]:
                     parameters["targets"] = ",".join(map(str, targets))
             answer = await service.client.post(
-                f"/v1/models/gcm-cifar10:{verb}",
+                path,
                 params=parameters,
-                content=_png(images[number]),
-                headers={"content-type": "image/png", "x-request-id": f"request-{number}"},
+                content=png(images[number]),
+                headers={**PNG, "x-request-id": f"request-{number}"},
             )
             assert answer.status_code == 200, answer.text
             body: dict[str, Any] = answer.json()
@@ -94,12 +86,15 @@ async def test_a_thousand_at_once_each_get_their_own() -> None:
     logits = np.concatenate([reference.logits for reference in references])
     assert len(np.unique(logits.round(3), axis=0)) == COUNT  # no two images could be mistaken for each other
     for number, (body, reference) in enumerate(zip(bodies, references, strict=True)):
-        scale = max(1, np.ptp(reference.logits))
+        scale = max(1.0, float(np.ptp(reference.logits)))
         np.testing.assert_allclose(_logits(body), reference.logits[0], rtol=0, atol=TOLERANCE * scale)
         if _targets(number) is None:
             assert "explanation" not in body
             continue
+        resolved = [int(reference.logits.argmax()) if target < 0 else target for target in _targets(number)]
+        shown = body["explanation"].get("maps", [body["explanation"]])
+        assert [entry["target"]["index"] for entry in shown] == resolved
         maps = _maps(body)
-        scale = max(1, np.ptp(reference.maps))
+        scale = max(1.0, float(np.ptp(reference.maps)))
         np.testing.assert_allclose(maps, reference.maps[0], rtol=0, atol=TOLERANCE * scale)
     engine.close()

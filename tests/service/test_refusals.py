@@ -14,8 +14,9 @@ import httpx
 import numpy as np
 import pytest
 import pytest_asyncio
-from faults import Caller, Service, broken, pictures, serving, until, zoo_settings
+from faults import broken, until
 from PIL import Image
+from services import Caller, Service, pictures, serving, zoo_settings
 
 from konkyo import errors
 from konkyo.errors import KonkyoError
@@ -48,7 +49,9 @@ FORM = {"content-type": "multipart/form-data; boundary=x"}
 
 def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     """It is refused so, in the documented body, which is returned."""
-    assert (response.status_code, response.headers["content-type"]) == (status, "application/json"), response.text
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/json"), (
+        response.text
+    )
     body = response.json()
     ErrorBody.model_validate_json(response.content, strict=True)
     assert body["error"]["code"] == code
@@ -79,47 +82,90 @@ REQUESTS: dict[str, tuple[int, str, dict[str, Any]]] = {
     "instances of another type": (400, "invalid_request", {"json": {"instances": "x"}}),
     "unknown field": (400, "invalid_request", {"json": {"instances": [INSTANCE], "extra": 1}}),
     "unknown field that is no Unicode": (
-        400, "invalid_request", {"content": b'{"instances": [1], "\\ud800": 1}', "headers": JSON},
+        400,
+        "invalid_request",
+        {"content": b'{"instances": [1], "\\ud800": 1}', "headers": JSON},
     ),
     "a class that is no Unicode": (
-        400, "invalid_request",
+        400,
+        "invalid_request",
         {"content": b'{"instances": [1], "parameters": {"target": "\\ud800"}}', "headers": JSON},
     ),
     "a number that is none": (
-        400, "invalid_request", {"content": b'{"instances": [1], "parameters": {"alpha": NaN}}', "headers": JSON},
+        400,
+        "invalid_request",
+        {"content": b'{"instances": [1], "parameters": {"alpha": NaN}}', "headers": JSON},
     ),
-    "parameters of another type": (400, "invalid_request", {"json": {"instances": [INSTANCE], "parameters": []}}),
+    "parameters of another type": (
+        400,
+        "invalid_request",
+        {"json": {"instances": [INSTANCE], "parameters": []}},
+    ),
     "too many instances": (400, "invalid_request", {"json": {"instances": [INSTANCE] * 4}}),
     "too many parts": (400, "invalid_request", {"files": [("image", PNG)] * 4}),
-    "JSON 100,000 deep": (400, "invalid_request", {"content": b"[" * 100_000 + b"]" * 100_000, "headers": JSON}),
+    "JSON 100,000 deep": (
+        400,
+        "invalid_request",
+        {"content": b"[" * 100_000 + b"]" * 100_000, "headers": JSON},
+    ),
     "JSON objects 30,000 deep": (
-        400, "invalid_request", {"content": b'{"a":' * 30_000 + b"1" + b"}" * 30_000, "headers": JSON},
+        400,
+        "invalid_request",
+        {"content": b'{"a":' * 30_000 + b"1" + b"}" * 30_000, "headers": JSON},
     ),
     "a number of 10,000 digits": (
-        400, "invalid_request", {"content": b'{"instances": ' + b"9" * 10_000 + b"}", "headers": JSON},
+        400,
+        "invalid_request",
+        {"content": b'{"instances": ' + b"9" * 10_000 + b"}", "headers": JSON},
     ),
-    "no boundary": (400, "invalid_request", {"content": PNG, "headers": {"content-type": "multipart/form-data"}}),
+    "no boundary": (
+        400,
+        "invalid_request",
+        {"content": PNG, "headers": {"content-type": "multipart/form-data"}},
+    ),
     "another boundary": (400, "invalid_request", {"content": b"--y\r\n" + PNG, "headers": FORM}),
     "a part without a name": (400, "invalid_request", {"content": part("form-data"), "headers": FORM}),
-    "a part without an end": (400, "empty_body", {"content": part('form-data; name="image"; filename="a"')[:-9], "headers": FORM}),
-    "the image as text": (400, "invalid_request", {"content": part('form-data; name="image"', b"x"), "headers": FORM}),
+    "a part without an end": (
+        400,
+        "invalid_request",
+        {"content": part('form-data; name="image"; filename="a"')[:-9], "headers": FORM},
+    ),
+    "the image as text": (
+        400,
+        "invalid_request",
+        {"content": part('form-data; name="image"', b"x"), "headers": FORM},
+    ),
     "another file": (400, "invalid_request", {"files": {"picture": PNG}}),
-    "a length that is no number": (400, "invalid_request", {"content": PNG, "headers": {"content-length": "-1"}}),
-    "a length of 5,000 digits": (400, "invalid_request", {"content": PNG, "headers": {"content-length": "9" * 5000}}),
+    "a length that is no number": (
+        400,
+        "invalid_request",
+        {"content": PNG, "headers": {"content-length": "-1"}},
+    ),
+    "a length of 5,000 digits": (
+        400,
+        "invalid_request",
+        {"content": PNG, "headers": {"content-length": "9" * 5000}},
+    ),
     "too long by its header": (413, "body_too_large", {"content": b"\0" * 400_001}),
     "too long in pieces": (413, "body_too_large", {"content": lambda: pieces(5, 100_000)}),
-    "too long by a lie": (413, "body_too_large", {"content": b"\0" * 400_001, "headers": {"content-length": "5"}}),
+    "too long by a lie": (
+        413,
+        "body_too_large",
+        {"content": b"\0" * 400_001, "headers": {"content-length": "5"}},
+    ),
     "gzip": (415, "unsupported_media_type", {"content": PNG, "headers": {"content-encoding": "gzip"}}),
     "text": (415, "unsupported_media_type", {"content": PNG, "headers": {"content-type": "text/plain"}}),
     "video": (415, "unsupported_media_type", {"content": PNG, "headers": {"content-type": "video/mp4"}}),
     "no image": (415, "unsupported_image", {"content": b"hello"}),
     "a GIF": (415, "unsupported_image", {"content": file(Image.new("P", (2, 2)), "GIF")}),
     "32-bit integers": (
-        415, "unsupported_image", {"content": file(Image.fromarray(np.ones((2, 2), np.int32)), "TIFF")},
+        415,
+        "unsupported_image",
+        {"content": file(Image.fromarray(np.ones((2, 2), np.int32)), "TIFF")},
     ),
     "half an image": (400, "broken_image", {"content": PNG[: len(PNG) // 2]}),
     "too many pixels": (413, "image_too_large", {"content": file(Image.new("1", (101, 100)))}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("path", [PREDICT, EXPLAIN])
@@ -192,12 +238,26 @@ async def test_parameters_that_are_refused(service: Service, name: str, way: str
 @pytest.mark.parametrize(
     "text",
     [
-        '{"top_k": {}}', '{"top_k": null}', '{"top_k": 1e999}', '{"top_k": 1e300}', '{"top_k": [1]}',
-        '{"deadline_ms": "soon"}', '{"target": []}', '{"target": {"a": 1}}', '{"target": 1.5}', '{"targets": {}}',
-        '{"targets": [[1]]}', '{"targets": 5}', '{"map": 1}', '{"alpha": "x"}', '{"alpha": "NaN"}', '{"": 1}',
-        '{"__class__": 1}', '{"target": %s%s}' % ("[" * 90, "]" * 90),
+        '{"top_k": {}}',
+        '{"top_k": null}',
+        '{"top_k": 1e999}',
+        '{"top_k": 1e300}',
+        '{"top_k": [1]}',
+        '{"deadline_ms": "soon"}',
+        '{"target": []}',
+        '{"target": {"a": 1}}',
+        '{"target": 1.5}',
+        '{"targets": {}}',
+        '{"targets": [[1]]}',
+        '{"targets": 5}',
+        '{"map": 1}',
+        '{"alpha": "x"}',
+        '{"alpha": "NaN"}',
+        '{"": 1}',
+        '{"__class__": 1}',
+        '{"target": ' + "[" * 90 + "]" * 90 + "}",
     ],
-)  # fmt: skip
+)
 async def test_json_parameters_of_the_wrong_type(service: Service, text: str) -> None:
     body = f'{{"instances": [{json.dumps(INSTANCE)}], "parameters": {text}}}'
     response = await service.client.post(EXPLAIN, content=body.encode(), headers=JSON)
@@ -253,7 +313,9 @@ async def test_a_picture_too_long_for_its_format(service: Service) -> None:
         data = file(Image.new("1", (20_000, 10)))
         webp = await unlimited.client.post(EXPLAIN, content=data, headers={"accept": "image/webp"})
         refused(webp, 422, "invalid_parameter")
-        assert (await unlimited.client.post(EXPLAIN, content=data, headers={"accept": "image/png"})).status_code == 200
+        assert (
+            await unlimited.client.post(EXPLAIN, content=data, headers={"accept": "image/png"})
+        ).status_code == 200
 
 
 # What is not there
@@ -399,11 +461,29 @@ async def test_every_error_has_its_own_code() -> None:
 
 
 def _bytes(dice: random.Random) -> bytes:
-    return dice.choice([b"", b"{}", b"[]", b"null", b'{"instances":[{}]}', PNG, PNG[:40], dice.randbytes(50), b"--x\r\n\r\n"])
+    return dice.choice(
+        [b"", b"{}", b"[]", b"null", b'{"instances":[{}]}', PNG, PNG[:40], dice.randbytes(50), b"--x\r\n\r\n"]
+    )
 
 
 def _word(dice: random.Random) -> str:
-    words = ["", "0", "-1", "cat", "nan", "inf", "1e999", "é", "\x00", "a,b", "../..", "%", "true", "[]", "9" * 40]
+    words = [
+        "",
+        "0",
+        "-1",
+        "cat",
+        "nan",
+        "inf",
+        "1e999",
+        "é",
+        "\x00",
+        "a,b",
+        "../..",
+        "%",
+        "true",
+        "[]",
+        "9" * 40,
+    ]
     return dice.choice(words)
 
 
@@ -411,14 +491,35 @@ def _word(dice: random.Random) -> str:
 async def test_nothing_that_is_sent_is_our_fault(service: Service, seed: int) -> None:
     """Random methods, paths, parameters, headers and bodies: an answer below 500, and still alive."""
     dice = random.Random(seed)
-    names = ["top_k", "target", "targets", "map", "overlay", "alpha", "regions", "frame", "part", "deadline_ms", "x"]
-    types = ["image/png", "application/json", "multipart/form-data; boundary=x", "text/x", "multipart/form-data", ";"]
+    names = [
+        "top_k",
+        "target",
+        "targets",
+        "map",
+        "overlay",
+        "alpha",
+        "regions",
+        "frame",
+        "part",
+        "deadline_ms",
+        "x",
+    ]
+    types = [
+        "image/png",
+        "application/json",
+        "multipart/form-data; boundary=x",
+        "text/x",
+        "multipart/form-data",
+        ";",
+    ]
     roads: list[Callable[[], str]] = [
         lambda: EXPLAIN,
         lambda: PREDICT,
         lambda: f"/v1/models/{dice.choice(['%00', '..', 'x' * 300, '%F0%9F%98%80'])}:explain",
         lambda: f"{MODEL}/versions/{dice.choice(['0', '1', '-1', '9' * 50])}:predict",
-        lambda: dice.choice(["/", "/v1", "/v1/models", "/metrics", "/readyz", "/docs", "/openapi.json", "/static/"]),
+        lambda: dice.choice(
+            ["/", "/v1", "/v1/models", "/metrics", "/readyz", "/docs", "/openapi.json", "/static/"]
+        ),
     ]
     for _ in range(60):
         response = await service.client.request(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+from torchvision.datasets import CIFAR10
 
 from konkyo.training.cifar import LABELS, load_cifar10
 from konkyo.training.config import TrainConfig
@@ -147,3 +150,36 @@ def test_pickles_are_refused_unless_they_are_the_published_ones(
             (folder / name).write_bytes(content)
     with pytest.raises(DataError, match="cifar-10-batches-py: incomplete or altered"):
         load_cifar10(tmp_path / given)
+
+
+def test_torchvisions_files_hold_the_same_images(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same pixels in torchvision's layout; its digests are exchanged for those of these files."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    ours = load_cifar10(package)
+    labels = _labels(np.arange(60_000)).tolist()
+    digests: list[tuple[str, str]] = []
+    for batch, name in enumerate(FILES):
+        with Image.open(package / name) as picture:
+            pixels = np.asarray(picture).reshape(10_000, 32, 32, 3)
+        planes = pixels.transpose(0, 3, 1, 2).reshape(10_000, 3072)
+        part = {"data": planes, "labels": labels[10_000 * batch : 10_000 * (batch + 1)]}
+        digests.append(_pickle(folder / Path(name).stem, part))
+    monkeypatch.setattr(CIFAR10, "train_list", [list(item) for item in digests[:5]])
+    monkeypatch.setattr(CIFAR10, "test_list", [list(item) for item in digests[5:]])
+    _, digest = _pickle(folder / "batches.meta", {"label_names": list(LABELS)})
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": digest})
+
+    theirs = load_cifar10(tmp_path)
+    for split in ("train", "val", "test"):
+        expected, found = getattr(ours, split), getattr(theirs, split)
+        assert np.array_equal(found.pixels, expected.pixels)
+        assert np.array_equal(found.labels, expected.labels)
+
+
+def _pickle(path: Path, content: dict[str, object]) -> tuple[str, str]:
+    data = pickle.dumps(content)
+    path.write_bytes(data)
+    return path.name, hashlib.md5(data).hexdigest()

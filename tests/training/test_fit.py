@@ -41,7 +41,7 @@ class Untouchable(Images):
         raise AssertionError(f"the test split was asked for its {name}")
 
 
-class PowerCut(Exception):  # noqa: N818
+class PowerCut(Exception):
     """Ends a run where it stands."""
 
 

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
 from prometheus_client import start_http_server
 from starlette.exceptions import HTTPException
 
@@ -46,10 +47,13 @@ def create_app(settings: Settings | None = None, *, make_engine: EngineFactory =
     repository = Repository(settings, metrics, make_engine)
     state = State(settings, metrics, repository, budget, Pipeline(settings, metrics, budget))
 
-    app = FastAPI(
+    # The interactive documentation comes with its own files instead of a CDN's.
+    app = FastAPIOffline(
+        redoc_url=None,
+        favicon_url="/static/icon.svg",
         title="Konkyo",
         version=konkyo.__version__,
-        description="Image classifiers that show why: the class and the map on which it rests, in one answer.",
+        description="Image classifiers that show why: the class and its map, in one answer.",
         lifespan=_lifespan,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )

@@ -147,18 +147,18 @@ class Batcher:
         finally:
             self._waiting.pop(item, None)
 
-    async def close(self, timeout: float | None = None) -> None:
+    async def close(self, patience: float | None = None) -> None:
         """Take nothing new, finish what was accepted, stop.
 
         Args:
-            timeout: seconds to wait for that; who still waits then gets ``Draining``.
+            patience: seconds to wait for that; who still waits then gets ``Draining``.
         """
         self._closing = True
         if self._task is None:
             return
         pending = [item.future for item in (*self._waiting, *self._running)]
         if pending and self.alive:
-            await asyncio.wait(pending, timeout=timeout)
+            await asyncio.wait(pending, timeout=patience)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

@@ -60,7 +60,9 @@ class Metrics:
         self.model_load_seconds = gauge(
             "model_load_seconds", "Time to verify, load and warm the model", model
         )
-        self.gpu_memory = gauge("gpu_memory_used_bytes", "Memory in use on the first GPU, by all processes", ())
+        self.gpu_memory = gauge(
+            "gpu_memory_used_bytes", "Memory in use on the first GPU, by all processes", ()
+        )
         self.oom = counter("oom", "Forward passes that ran out of memory", model)
         self.prediction_score = histogram("prediction_score", "Score of the predicted class", model, SHARES)
         self.predictions = counter("predictions", "Predicted classes", (*model, "label"))

@@ -22,6 +22,7 @@ _PAGE_HEADERS = [
     (b"content-security-policy", _POLICY),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-cache"),  # ask each time, or an upgrade would mix old modules with new ones
 ]
 
 
@@ -34,6 +35,7 @@ class Observed:
         self._access_log = state.settings.access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -43,6 +43,8 @@ class Model:
         self, path: Path, settings: Settings, metrics: Metrics, make_engine: EngineFactory = make_engine
     ) -> None:
         self.name, self.version = path.parent.name, path.name
+        self.labels = {"model": self.name, "version": self.version}
+        """Labels of this model's metrics."""
         self.state: State = "loading"
         self.failure: str | None = None
         self._path = path
@@ -68,11 +70,6 @@ class Model:
         if self._engine is None:
             raise self._not_ready()
         return self._engine
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Labels of this model's metrics."""
-        return {"model": self.name, "version": self.version}
 
     def batcher(self, kind: Kind) -> Batcher:
         """The queue for requests of a kind. Raises ``NotReady`` unless the model is ready."""
@@ -174,7 +171,8 @@ class Model:
         bundle = read_bundle(self._path)
         if (bundle.card.name, bundle.card.version) != (self.name, self.version):
             raise BundleError(
-                f"{self._path}: the card is of {bundle.card.name}/{bundle.card.version}; the folder must say the same"
+                f"{self._path}: the card is of {bundle.card.name}/{bundle.card.version}; "
+                "the folders must have those names"
             )
         return bundle
 

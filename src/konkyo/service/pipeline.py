@@ -20,7 +20,13 @@ import numpy as np
 from PIL import Image
 
 from konkyo.errors import (
-    DeadlineExceeded, InvalidParameter, KonkyoError, Overloaded, QueueFull, RequestCancelled, Unavailable,
+    DeadlineExceeded,
+    InvalidParameter,
+    KonkyoError,
+    Overloaded,
+    QueueFull,
+    RequestCancelled,
+    Unavailable,
     UnsupportedMethod,
 )  # fmt: skip
 from konkyo.imaging import Geometry, UInt8, decode, open_image

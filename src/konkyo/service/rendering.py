@@ -36,6 +36,7 @@ _COLORMAPS = {
     name: getattr(cv2, f"COLORMAP_{name.upper()}")
     for name in ("turbo", "jet", "viridis", "inferno", "magma", "cividis")
 }
+_GREY = np.full(3, 1 / (3 * 255), np.float32)  # mean over the channels, in [0, 1]
 # Told apart by colour-blind eyes too.
 _WARM = np.array([230, 97, 1], np.float32)
 _COOL = np.array([64, 105, 225], np.float32)
@@ -66,7 +67,7 @@ def contribution(map_: Float32, pixels: UInt8) -> Float32:
 
     Its mean is the logit (GCM): (h, w), (h, w, 3) uint8 -> (h, w).
     """
-    grey = pixels.mean(axis=2, dtype=np.float32) / np.float32(255)
+    grey = pixels.astype(np.float32) @ _GREY
     return np.asarray(map_ * grey, np.float32)
 
 
@@ -195,7 +196,9 @@ def spotlight(map_: Float32, image: UInt8, frame: Frame, part: Part) -> UInt8:
         (H, W, 3) uint8, or (2 H, W, 3) for both.
     """
     weights = _drawable(map_, frame)
-    product = weights[..., None] * (frame.fit(image).astype(np.float32) / np.float32(255))  # the contribution map
+    product = weights[..., None] * (
+        frame.fit(image).astype(np.float32) / np.float32(255)
+    )  # the contribution map
     bright = np.quantile(np.abs(product[frame.inside]).max(axis=2), SPOTLIGHT_QUANTILE)
     scale = 255 / max(float(bright), 1e-12)
     rows = [part_of(product, side) for side in (("positive", "negative") if part == "both" else (part,))]

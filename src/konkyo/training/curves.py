@@ -22,7 +22,7 @@ def save_curves(history: Sequence[Epoch], path: Path) -> None:
     epochs = [line.epoch for line in history]
     figure = Figure(figsize=(10, 4))
     # Fixed margins: measuring the labels would double the time, which counts where epochs are short.
-    figure.subplots_adjust(left=0.07, right=0.985, bottom=0.13, top=0.96, wspace=0.36)
+    figure.subplots_adjust(left=0.095, right=0.985, bottom=0.13, top=0.96, wspace=0.38)
     FigureCanvasAgg(figure)
     loss, accuracy = figure.subplots(1, 2)
 

@@ -72,7 +72,7 @@ class OnnxEngine:
 
 
 def _cuda_present() -> bool:
-    """Whether a CUDA device is there, asked of the driver: a session that fails to find one is slow and loud."""
+    """Whether the driver knows a CUDA device; a session that has to find out is slow and loud."""
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return False
     try:

@@ -1,4 +1,4 @@
-"""torch: the same module that was exported, run eagerly. The only module of the service that imports torch."""
+"""torch: the module that was exported, run eagerly. Nothing else in the service imports torch."""
 
 from __future__ import annotations
 

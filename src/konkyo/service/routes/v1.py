@@ -15,7 +15,14 @@ from konkyo.service.http import Parsed, cancel_on_disconnect, parse, read_body, 
 from konkyo.service.model import Model
 from konkyo.service.pipeline import Answered, ImageFormat, Question
 from konkyo.service.schemas import (
-    ErrorBody, Explained, Explanations, ExplainOptions, ModelDetail, ModelList, Prediction, Predictions,
+    ErrorBody,
+    Explained,
+    ExplainOptions,
+    Explanations,
+    ModelDetail,
+    ModelList,
+    Prediction,
+    Predictions,
     PredictOptions,
 )  # fmt: skip
 from konkyo.service.state import request_id, state_of
@@ -40,7 +47,9 @@ def _openapi(options: type[PredictOptions]) -> dict[str, Any]:
         "required": ["image_bytes"],
         "properties": {
             "image_bytes": {
-                "type": "object", "required": ["b64"], "properties": {"b64": {"type": "string", "format": "byte"}},
+                "type": "object",
+                "required": ["b64"],
+                "properties": {"b64": {"type": "string", "format": "byte"}},
             }
         },
     }  # fmt: skip

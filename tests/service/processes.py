@@ -1,0 +1,96 @@
+"""Real server processes for the tests of the service."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from faults import PATIENCE
+from services import PNG
+
+
+class Process:
+    """``konkyo serve`` on a free port."""
+
+    def __init__(self, log: Path, **settings: object) -> None:
+        self._log = log
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("KONKYO_")}
+        environment |= {f"KONKYO_{name.upper()}": str(value) for name, value in settings.items()}
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "konkyo", "serve", "--port=0", "--engine=onnx", "--threads=1"],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        assert self._process.stdout is not None
+        readable, _, _ = select.select([self._process.stdout], [], [], 60)
+        line = self._process.stdout.readline() if readable else "nothing"
+        found = re.fullmatch(r"Konkyo on http://127\.0\.0\.1:(\d+)\n", line)
+        assert found, f"{line!r}; {self.log()}"
+        self.port = int(found[1])
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")[-3000:]
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
+        """Over a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body, PNG if body else {})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def ready(self) -> None:
+        eventually(lambda: self.request("GET", "/readyz")[0] == 200)
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def exit_code(self) -> int:
+        return self._process.wait(PATIENCE)
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(PATIENCE)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < give_up
+        select.select([], [], [], 0.02)
+
+
+@contextmanager
+def process(folder: Path, **settings: object) -> Iterator[Process]:
+    started = Process(folder / "log", **settings)
+    try:
+        yield started
+    finally:
+        started.end()
