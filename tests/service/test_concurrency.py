@@ -88,10 +88,11 @@ async def test_a_thousand_at_once_each_get_their_own() -> None:
     for number, (body, reference) in enumerate(zip(bodies, references, strict=True)):
         scale = max(1.0, float(np.ptp(reference.logits)))
         np.testing.assert_allclose(_logits(body), reference.logits[0], rtol=0, atol=TOLERANCE * scale)
-        if _targets(number) is None:
+        targets = _targets(number)
+        if targets is None:
             assert "explanation" not in body
             continue
-        resolved = [int(reference.logits.argmax()) if target < 0 else target for target in _targets(number)]
+        resolved = [int(reference.logits.argmax()) if target < 0 else target for target in targets]
         shown = body["explanation"].get("maps", [body["explanation"]])
         assert [entry["target"]["index"] for entry in shown] == resolved
         maps = _maps(body)

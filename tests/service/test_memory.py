@@ -18,6 +18,7 @@ from services import EXPLAIN, FILES, PREDICT, Caller, Service, ask, hold, right,
 
 from konkyo.errors import Overloaded
 from konkyo.service.budget import MemoryBudget
+from konkyo.service.engines.base import Outputs, UInt8
 
 IMAGE_TYPE = ("content-type", "image/png")
 DECODED = 32 * 32 * 3
@@ -196,8 +197,12 @@ async def _engine_failure(service: Service, clock: Clock) -> int:
     return (await ask(service, 1)).status_code
 
 
+def no_outputs(images: UInt8, outputs: Outputs) -> None:
+    """A fault: an engine that breaks its contract."""
+
+
 async def _unexpected_failure(service: Service, clock: Clock) -> int:
-    service.engine.fault = lambda images, outputs: outputs.logits  # type: ignore
+    service.engine.fault = no_outputs  # type: ignore[assignment]
     return (await ask(service, 1)).status_code
 
 

@@ -47,6 +47,10 @@ INLINE_PIXELS = 96 * 96
 take longer than the work."""
 
 
+PICTURE_BYTES = 32
+"""Bytes a pixel while a picture is drawn: a map, colours and a product in float32, and the file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """One image and what is asked of it.
@@ -155,9 +159,11 @@ class Pipeline:
                     "target": None,
                 }
             elif isinstance(options, ExplainOptions):
-                body["explanation"], picture = await self._offload(
-                    pixels, self._explain, model, question, options, targets, answer, seen
-                )
+                area = self._area(options, seen.geometry)
+                with self._budget.hold(area * (PICTURE_BYTES + 3 * len(targets))):
+                    body["explanation"], picture = await self._offload(
+                        area * len(targets), self._explain, model, question, options, targets, answer, seen
+                    )
                 body["geometry"]["map"] = answer.maps.shape[:0:-1]
                 body["geometry"]["map_to_original"] = seen.geometry.to_original(body["geometry"]["map"])
         done = time.perf_counter()
@@ -176,6 +182,13 @@ class Pipeline:
             "total": (done - started) * 1e3,
         }
         return Answered(body, picture)
+
+    def _area(self, options: ExplainOptions, geometry: Geometry) -> int:
+        """Pixels of each picture, and so the work and the memory of drawing it."""
+        width, height = geometry.input if options.frame == "input" else geometry.original
+        return max(
+            min(width * height, self._settings.max_render_pixels), geometry.input[0] * geometry.input[1]
+        )
 
     async def _offload(self, pixels: int, work: Callable[..., T], *arguments: Any) -> T:
         if pixels <= INLINE_PIXELS:

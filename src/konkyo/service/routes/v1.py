@@ -206,7 +206,8 @@ def _picture(request: Request, parsed: Parsed, options: ExplainOptions) -> Image
         InvalidParameter: one picture cannot answer for several images, or none is wanted.
     """
     for part in request.headers.get("accept", "").split(","):
-        picture = _PICTURES.get(part.partition(";")[0].strip().lower())
+        media_type = part.partition(";")[0].strip().lower()
+        picture = "png" if media_type == "image/*" else _PICTURES.get(media_type)
         if picture:
             if parsed.many:
                 raise InvalidParameter("several images are answered in JSON; accept application/json")
