@@ -242,6 +242,14 @@ async def test_cancelled_in_the_queue_costs_nothing_and_frees_the_place_at_once(
     assert desk.engine.batches == [[0], [2, 4]]
 
 
+async def test_cancelled_in_the_moment_before_the_engine_comes(desk: Desk) -> None:
+    batcher = desk.batcher()
+    leaver, stayer = await desk.submit(batcher, [1, 2])
+    leaver.cancel()  # the batch is made before the caller's task wakes up to leave the queue
+    assert await outcomes([leaver, stayer]) == [asyncio.CancelledError, 2]
+    assert desk.engine.batches == [[2]]
+
+
 async def test_cancelled_mid_batch_leaves_the_others_alone(desk: Desk) -> None:
     batcher = desk.batcher()
     desk.engine.gate.shut()
@@ -437,7 +445,7 @@ async def test_close_finishes_what_was_accepted_and_takes_nothing_new(desk: Desk
     assert not batcher.alive
 
 
-async def test_close_with_a_timeout_leaves_nobody_waiting(desk: Desk, clock: Clock) -> None:
+async def test_close_with_limited_patience_leaves_nobody_waiting(desk: Desk, clock: Clock) -> None:
     batcher = desk.batcher(max_batch=2)
     tasks = [await desk.hold(batcher), *await desk.submit(batcher, range(1, 6))]
     closing = asyncio.create_task(batcher.close(patience=30))

@@ -185,7 +185,7 @@ async def _queue_full(service: Service, clock: Clock) -> int:
     tasks = [await hold(service)]
     for number in (1, 2):
         tasks.append(ask(service, number))
-        await until(lambda number=number: service.depth("explain") == number)
+        await until(lambda: service.depth("explain") == len(tasks) - 1)
     refused = await ask(service, 3)
     service.engine.gate.open()
     await asyncio.gather(*tasks)

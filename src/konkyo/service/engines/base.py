@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from konkyo.models.card import InputSpec
+
 UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -48,3 +50,10 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release the model."""
         ...
+
+
+def run_blank(engine: Engine, spec: InputSpec) -> None:
+    """Classify a black image, with a map and without, to warm up an engine."""
+    image = np.zeros((1, spec.height, spec.width, 3), np.uint8)
+    for k in (1, 0):
+        engine.run(image, np.full((1, k), -1, np.int64))

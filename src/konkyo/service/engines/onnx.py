@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from konkyo.errors import BundleError
 from konkyo.models.bundle import ONNX, Bundle
-from konkyo.service.engines.base import Int64, Outputs, UInt8
+from konkyo.service.engines.base import Int64, Outputs, UInt8, run_blank
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +61,8 @@ class OnnxEngine:
         return Outputs(np.asarray(logits), np.asarray(maps))
 
     def warm_up(self) -> None:
-        """Run once with a map and once without."""
-        image = np.zeros((1, self._input.height, self._input.width, 3), np.uint8)
-        for k in (1, 0):
-            self.run(image, np.full((1, k), -1, np.int64))
+        """See ``Engine.warm_up``."""
+        run_blank(self, self._input)
 
     def close(self) -> None:
         """Drop the session."""

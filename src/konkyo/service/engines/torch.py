@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import torch
 
 from konkyo.errors import BundleError
 from konkyo.models.bundle import Bundle
 from konkyo.models.loading import load_explained
-from konkyo.service.engines.base import Int64, Outputs, UInt8
+from konkyo.service.engines.base import Int64, Outputs, UInt8, run_blank
 
 
 class TorchEngine:
@@ -49,10 +48,8 @@ class TorchEngine:
         return Outputs(logits.float().cpu().numpy(), maps.float().cpu().numpy())
 
     def warm_up(self) -> None:
-        """Run once with a map and once without."""
-        image = np.zeros((1, self._input.height, self._input.width, 3), np.uint8)
-        for k in (1, 0):
-            self.run(image, np.full((1, k), -1, np.int64))
+        """See ``Engine.warm_up``."""
+        run_blank(self, self._input)
 
     def close(self) -> None:
         """Drop the module."""
