@@ -47,12 +47,12 @@ def test_the_budget_counts_exactly() -> None:
 async def test_what_is_over_the_budget_is_refused_and_what_is_held_is_counted() -> None:
     both = len(FILES[0]) + DECODED + len(FILES[1]) + DECODED
     async with serving(zoo_settings(max_buffered_bytes=both)) as service:
-        held = await hold(service)
+        held = await hold(service, PREDICT)
         assert service.state.budget.held == len(FILES[0]) + DECODED
-        fits = ask(service, 1)
-        await until(lambda: service.depth("explain") == 1)
+        fits = ask(service, 1, PREDICT)
+        await until(lambda: service.depth("predict") == 1)
         assert service.state.budget.held == both
-        refused = await ask(service, 2)
+        refused = await ask(service, 2, PREDICT)
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "overloaded"
         assert refused.headers["retry-after"] == "1"
@@ -61,7 +61,7 @@ async def test_what_is_over_the_budget_is_refused_and_what_is_held_is_counted() 
         assert right(await held, 0)
         assert right(await fits, 1)
         assert service.state.budget.held == 0
-        assert right(await ask(service, 2), 2)
+        assert right(await ask(service, 2, PREDICT), 2)
 
 
 async def test_a_decoded_image_over_the_budget_is_refused() -> None:

@@ -170,3 +170,16 @@ async def test_metrics_on_a_port_of_their_own() -> None:
         assert 'konkyo_model_ready{model="gcm-cifar10",version="1"} 1.0' in response.text
     with pytest.raises(ConnectionRefusedError):  # and it goes with the application
         socket.create_connection(("127.0.0.1", port))
+
+
+async def test_what_is_refused_before_there_is_an_image_is_counted() -> None:
+    settings = zoo_settings(engine="fake", max_body_bytes=1000, max_pixels=100, max_buffered_bytes=2000)
+    async with serving(settings) as service:
+        path = f"/v1/models/{service.model.name}:predict"
+        assert (await service.client.post(path, content=bytes(2000))).status_code == 413
+        assert (await service.client.post(path, content=b"")).status_code == 400
+        with service.state.budget.hold(1999):
+            assert (await service.client.post(path, content=b"much")).status_code == 429
+        assert service.count("requests_total", outcome="invalid") == 2
+        assert service.count("requests_total", outcome="rejected") == 1
+        assert service.count("rejected_total", reason="overloaded") == 1

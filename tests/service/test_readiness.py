@@ -210,3 +210,12 @@ async def test_closing_finishes_what_was_accepted() -> None:
         responses = await asyncio.gather(*tasks)
         assert all(right(response, number) for number, response in enumerate(responses))
         await closing
+
+
+async def test_a_queue_that_has_stopped_asks_for_a_restart() -> None:
+    async with serving(zoo_settings()) as service:
+        assert (await service.client.get("/livez")).json() == {"status": "ok", "problems": []}
+        await service.model.batcher("explain").close()
+        answer = await service.client.get("/livez")
+    assert answer.status_code == 503
+    assert answer.json()["problems"] == [f"{service.model.name}/{service.model.version}: a queue has stopped"]

@@ -5,8 +5,14 @@ Nothing here is global, so that several applications can live in one process, as
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from konkyo.errors import DeadlineExceeded, KonkyoError, Overloaded, RequestCancelled, Unavailable
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 FINE = (0.0001, 0.00025, 0.0005, *LATENCY)
@@ -74,6 +80,38 @@ class Metrics:
         )
         self.build = Info("konkyo_build", "Version of the service and its runtimes", registry=registry)
 
+    def count(self, model: dict[str, str], kind: str, outcome: str) -> None:
+        """Count how an image ended; ``outcome`` is one of ``OUTCOMES``."""
+        self.requests.labels(**model, kind=kind, outcome=outcome).inc()
+
+    @contextmanager
+    def counting(self, model: dict[str, str], kind: str) -> Iterator[None]:
+        """Count whatever ends the block early; what leaves it in order is not counted."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.count(model, kind, "cancelled")
+            raise
+        except KonkyoError as error:
+            outcome = _outcome(error)
+            self.count(model, kind, outcome)
+            if outcome == "rejected":
+                self.rejected.labels(reason=error.code).inc()
+            raise
+        except Exception:
+            self.count(model, kind, "error")
+            raise
+
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)
+
+
+def _outcome(error: KonkyoError) -> str:
+    if isinstance(error, RequestCancelled):
+        return "cancelled"
+    if isinstance(error, DeadlineExceeded):
+        return "deadline"
+    if isinstance(error, Overloaded | Unavailable):
+        return "rejected"
+    return "invalid" if error.status < 500 else "error"

@@ -30,6 +30,9 @@ CANARY_TOLERANCE = 0.02
 """Largest difference of the canary's logits from the card's, relative to their range: room for the
 reduced precision of GPUs, none for wrong weights or a wrong normalisation."""
 
+CANARY_SECONDS = 30
+"""How long the canary may take: a probe of an engine that hangs must not hang with it."""
+
 
 class Model:
     """One version of one model, from ``loading`` to ``ready`` or ``failed``.
@@ -56,6 +59,7 @@ class Model:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{self.name}")
         self._batchers: dict[Kind, Batcher] = {}
         self._index: dict[str, int] = {}
+        self._closed = False
 
     @property
     def bundle(self) -> Bundle:
@@ -137,8 +141,9 @@ class Model:
         card = self.bundle.card
         data = (self.bundle.path / card.canary.file).read_bytes()
         pixels, _ = self.prepare(decode(open_image(data)))
-        answer = await self._batchers["explain"].submit(pixels, (-1,))
-        await self._batchers["predict"].submit(pixels)
+        deadline = asyncio.get_running_loop().time() + CANARY_SECONDS
+        answer = await self._batchers["explain"].submit(pixels, (-1,), deadline=deadline)
+        await self._batchers["predict"].submit(pixels, deadline=deadline)
         if not np.isfinite(answer.maps).all() or np.ptp(answer.maps) == 0:
             raise BundleError(f"{self._path}: the map of the canary is constant or not finite")
         expected = np.asarray(card.canary.logits)
@@ -147,6 +152,11 @@ class Model:
             raise BundleError(
                 f"{self._path}: the canary's logits differ from the card's by {error:.1%} of their range"
             )
+
+    @property
+    def dead(self) -> bool:
+        """Whether a queue has stopped for good; only a new process helps."""
+        return self.state == "ready" and not all(batcher.alive for batcher in self._batchers.values())
 
     def problems(self) -> list[str]:
         """What keeps this model from being ready; empty if nothing does."""
@@ -159,10 +169,18 @@ class Model:
         ]
 
     async def close(self) -> None:
-        """Finish what was accepted, then release the engine."""
+        """Finish what was accepted, then release the engine; one that hangs is left to the process's end."""
+        if self._closed:
+            return
+        self._closed = True
         for batcher in self._batchers.values():
             await batcher.close(self._settings.shutdown_seconds)
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        released = asyncio.get_running_loop().run_in_executor(self._executor, self._release)
+        _, hung = await asyncio.wait([released], timeout=self._settings.shutdown_seconds)
+        self._executor.shutdown(wait=not hung, cancel_futures=True)
+
+    def _release(self) -> None:
+        """In the engine's thread, and so after whatever it still does."""
         if self._engine is not None:
             self._engine.close()
             self._engine = None

@@ -20,13 +20,8 @@ import numpy as np
 from PIL import Image
 
 from konkyo.errors import (
-    DeadlineExceeded,
     InvalidParameter,
-    KonkyoError,
-    Overloaded,
     QueueFull,
-    RequestCancelled,
-    Unavailable,
     UnsupportedMethod,
 )  # fmt: skip
 from konkyo.imaging import Geometry, UInt8, decode, open_image
@@ -108,22 +103,11 @@ class Pipeline:
             KonkyoError: whatever ``konkyo.errors`` names on the way of the data.
         """
         kind: Kind = "explain" if isinstance(question.options, ExplainOptions) else "predict"
-        outcome = "error"
-        try:
+        with self._metrics.counting(model.labels, kind):
             answered = await self._answer(model, question, kind)
-            shed = kind == "explain" and answered.body["explanation"]["status"] == "shed"
-            outcome = "shed" if shed else "success"
-            return answered
-        except asyncio.CancelledError:
-            outcome = "cancelled"
-            raise
-        except KonkyoError as error:
-            outcome = _outcome(error)
-            if outcome == "rejected":
-                self._metrics.rejected.labels(reason=error.code).inc()
-            raise
-        finally:
-            self._metrics.requests.labels(**model.labels, kind=kind, outcome=outcome).inc()
+        shed = kind == "explain" and answered.body["explanation"]["status"] == "shed"
+        self._metrics.count(model.labels, kind, "shed" if shed else "success")
+        return answered
 
     async def _answer(self, model: Model, question: Question, kind: Kind) -> Answered:
         started = time.perf_counter()
@@ -135,7 +119,9 @@ class Pipeline:
         pixels = opened.width * opened.height
         self._metrics.input_bytes.observe(len(question.data))
         self._metrics.input_pixels.observe(pixels)
-        with self._budget.hold(3 * pixels):
+        area = self._area(model, options, pixels)
+        drawing = area * (PICTURE_BYTES + 3 * len(targets)) if targets else 0
+        with self._budget.hold(3 * pixels + drawing):  # all at once: refused before anything is done
             seen = await self._offload(pixels, _decode, model, opened, _needs_original(question))
             decoded = time.perf_counter()
 
@@ -159,11 +145,9 @@ class Pipeline:
                     "target": None,
                 }
             elif isinstance(options, ExplainOptions):
-                area = self._area(options, seen.geometry)
-                with self._budget.hold(area * (PICTURE_BYTES + 3 * len(targets))):
-                    body["explanation"], picture = await self._offload(
-                        area * len(targets), self._explain, model, question, options, targets, answer, seen
-                    )
+                body["explanation"], picture = await self._offload(
+                    area * len(targets), self._explain, model, question, options, targets, answer, seen
+                )
                 body["geometry"]["map"] = answer.maps.shape[:0:-1]
                 body["geometry"]["map_to_original"] = seen.geometry.to_original(body["geometry"]["map"])
         done = time.perf_counter()
@@ -183,12 +167,11 @@ class Pipeline:
         }
         return Answered(body, picture)
 
-    def _area(self, options: ExplainOptions, geometry: Geometry) -> int:
+    def _area(self, model: Model, options: PredictOptions, pixels: int) -> int:
         """Pixels of each picture, and so the work and the memory of drawing it."""
-        width, height = geometry.input if options.frame == "input" else geometry.original
-        return max(
-            min(width * height, self._settings.max_render_pixels), geometry.input[0] * geometry.input[1]
-        )
+        spec = model.bundle.card.input
+        original = isinstance(options, ExplainOptions) and options.frame == "original"
+        return max(spec.width * spec.height, min(pixels, self._settings.max_render_pixels) if original else 0)
 
     async def _offload(self, pixels: int, work: Callable[..., T], *arguments: Any) -> T:
         if pixels <= INLINE_PIXELS:
@@ -353,13 +336,3 @@ def _targets(model: Model, options: PredictOptions) -> tuple[int, ...]:
 def _softmax(logits: Float32) -> Float32:
     shifted = np.exp(logits - logits.max())
     return np.asarray(shifted / shifted.sum(), np.float32)
-
-
-def _outcome(error: KonkyoError) -> str:
-    if isinstance(error, RequestCancelled):
-        return "cancelled"
-    if isinstance(error, DeadlineExceeded):
-        return "deadline"
-    if isinstance(error, Overloaded | Unavailable):
-        return "rejected"
-    return "invalid" if error.status < 500 else "error"

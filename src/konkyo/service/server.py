@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
+import threading
 from types import FrameType
 
 import uvicorn
@@ -76,6 +78,10 @@ def serve(settings: Settings) -> int:
     host, port = listener.getsockname()[:2]
     server = Server(settings, f"http://{f'[{host}]' if ':' in host else host}:{port}")
     server.run(sockets=[listener])
+    if any(thread.name.startswith("engine-") for thread in threading.enumerate()):
+        logger.error("an engine hangs in a forward pass; leaving without it")
+        logging.shutdown()
+        os._exit(1)  # Python would wait for its thread for ever
     return 0 if server.started else 1
 
 

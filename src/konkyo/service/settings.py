@@ -19,7 +19,7 @@ ZOO = Path(konkyo.__file__).parent / "zoo"
 
 
 class Settings(BaseSettings):
-    """Frozen settings; a value out of range is refused at start with the name of the variable."""
+    """Frozen settings; a value out of range is refused at start by its name."""
 
     model_config = SettingsConfigDict(env_prefix="KONKYO_", frozen=True, extra="forbid")
 

@@ -18,10 +18,18 @@ router = APIRouter(tags=["operations"])
 RUNTIMES = ("onnxruntime-gpu", "onnxruntime", "torch", "numpy", "pillow", "opencv-python-headless", "fastapi")
 
 
-@router.get("/livez", response_model=Health)
-async def livez() -> dict[str, Any]:
-    """The process runs and its event loop turns."""
-    return {"status": "ok"}
+@router.get("/livez", response_model=Health, responses={503: {"model": Health}})
+async def livez(request: Request, response: Response) -> dict[str, Any]:
+    """The event loop turns, and no queue has stopped for good; else the process wants a restart."""
+    problems = [
+        f"{model.name}/{model.version}: a queue has stopped"
+        for model in state_of(request).repository.models()
+        if model.dead
+    ]
+    if not problems:
+        return {"status": "ok"}
+    response.status_code = 503
+    return {"status": "unavailable", "problems": problems}
 
 
 @router.get("/readyz", response_model=Health, responses={503: {"model": Health}})

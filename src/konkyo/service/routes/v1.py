@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -169,10 +170,13 @@ async def _answer(request: Request, name: str, version: str | None, kind: type[P
     state = state_of(request)
     arrived = asyncio.get_running_loop().time()
     model = state.repository.find(name, version)
-    async with read_body(request, state.settings, state.budget) as body:
-        parsed = await parse(request, body, state.settings)
-        options = validate(kind, parsed.parameters)
-        picture = _picture(request, parsed, options) if isinstance(options, ExplainOptions) else None
+    explains = kind is ExplainOptions
+    async with AsyncExitStack() as stack:
+        with state.metrics.counting(model.labels, "explain" if explains else "predict"):
+            body = await stack.enter_async_context(read_body(request, state.settings, state.budget))
+            parsed = await parse(request, body, state.settings)
+            options = validate(kind, parsed.parameters)
+            picture = _picture(request, parsed, options) if isinstance(options, ExplainOptions) else None
         milliseconds = options.deadline_ms or state.settings.default_deadline_ms
         deadline = arrived + milliseconds / 1e3 if milliseconds else None
 
@@ -195,7 +199,7 @@ async def _answer(request: Request, name: str, version: str | None, kind: type[P
             bodies = await asyncio.gather(
                 *(ask_alone(image, f"{identity}-{index}") for index, image in enumerate(parsed.images))
             )
-    key = "explanations" if kind is ExplainOptions else "predictions"
+    key = "explanations" if explains else "predictions"
     return _json({key: bodies}, {"x-model": model.name, "x-model-version": model.version})
 
 
