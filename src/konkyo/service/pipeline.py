@@ -79,6 +79,8 @@ class _Input:
     pixels: UInt8
     geometry: Geometry
     original: UInt8 | None
+    decode_seconds: float
+    preprocess_seconds: float
 
 
 class Pipeline:
@@ -90,7 +92,9 @@ class Pipeline:
         self._budget = budget
         cv2.setNumThreads(1)  # the workers are the parallelism; OpenCV's own threads only add hand-overs
         self._workers = ThreadPoolExecutor(settings.workers, thread_name_prefix="images")
-        self._stages = {stage: metrics.stage.labels(stage=stage) for stage in ("decode", "explain", "render")}
+        self._stages = {
+            stage: metrics.stage.labels(stage=stage) for stage in ("decode", "preprocess", "render")
+        }
 
     def close(self) -> None:
         """End the threads."""
@@ -155,7 +159,8 @@ class Pipeline:
         self._metrics.queue_seconds.labels(**model.labels, kind="predict" if shed else kind).observe(
             answer.queue_seconds
         )
-        self._stages["decode"].observe(decoded - started)
+        self._stages["decode"].observe(seen.decode_seconds)
+        self._stages["preprocess"].observe(seen.preprocess_seconds)
         self._stages["render"].observe(done - computed)
         body["timing_ms"] = {
             "decode": (decoded - started) * 1e3,
@@ -299,9 +304,13 @@ class _Shown:
 
 
 def _decode(model: Model, opened: Image.Image, keep_original: bool) -> _Input:
-    decoded = decode(opened)
-    pixels, geometry = model.prepare(decoded)
-    return _Input(pixels, geometry, np.asarray(decoded.image) if keep_original else None)
+    started = time.perf_counter()
+    image = decode(opened)
+    decoded = time.perf_counter()
+    pixels, geometry = model.prepare(image)
+    prepared = time.perf_counter()
+    original = np.asarray(image.image) if keep_original else None
+    return _Input(pixels, geometry, original, decoded - started, prepared - decoded)
 
 
 def _needs_original(question: Question) -> bool:

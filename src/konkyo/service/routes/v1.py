@@ -195,12 +195,15 @@ async def _answer(request: Request, name: str, version: str | None, kind: type[P
         identity = request_id(request)
         with cancel_on_disconnect(request):
             if not parsed.many:
-                return _respond(model, await ask(parsed.images[0], identity), picture)
+                answered = await ask(parsed.images[0], identity)
+                with state.metrics.stage.labels(stage="encode").time():
+                    return _respond(model, answered, picture)
             bodies = await asyncio.gather(
                 *(ask_alone(image, f"{identity}-{index}") for index, image in enumerate(parsed.images))
             )
     key = "explanations" if explains else "predictions"
-    return _json({key: bodies}, {"x-model": model.name, "x-model-version": model.version})
+    with state.metrics.stage.labels(stage="encode").time():
+        return _json({key: bodies}, {"x-model": model.name, "x-model-version": model.version})
 
 
 def _picture(request: Request, parsed: Parsed, options: ExplainOptions) -> ImageFormat | None:
