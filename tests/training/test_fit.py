@@ -302,6 +302,53 @@ class TestSplitOfFiles:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "curves.png", "last.ckpt"]
 
 
+class TestInit:
+    def test_goes_on_from_the_weights_of_another_run(
+        self, data: ImageData, configure: Configure, tmp_path: Path
+    ) -> None:
+        first = fit(configure(epochs=2), data, tmp_path / "a", command="first")
+        # With a rate this small the weights stay where they began; batch norm's averages move.
+        again = fit(configure(epochs=1, init=str(first), lr=1e-12), data, tmp_path / "b", command="second")
+        before, after = checkpoint.load(first), checkpoint.load(again)
+        for name in ("network.class_layer.weight", "network.encoder.0.0.weight"):
+            assert torch.allclose(before["model"][name], after["model"][name], atol=1e-9)
+        assert after["command"] == "first && second"
+        assert len(after["history"]) == 1
+
+    def test_a_resumed_run_keeps_the_command_it_began_with(
+        self, data: ImageData, configure: Configure, tmp_path: Path
+    ) -> None:
+        first = fit(configure(epochs=1), data, tmp_path / "a", command="first")
+        config = configure(epochs=2, init=str(first))
+        with pytest.raises(PowerCut):
+            fit(config, replace(data, val=Failing.after(3, data.val)), tmp_path / "b", command="second")
+        first.unlink()
+        best = fit(config, data, tmp_path / "b", resume=True, command="third")
+        assert checkpoint.load(best)["command"] == "first && second"
+
+    def test_teachers_are_learned_from_and_named(
+        self, data: ImageData, configure: Configure, tmp_path: Path
+    ) -> None:
+        teacher = fit(configure(epochs=4), data, tmp_path / "a", command="first")
+        # With nothing but the teacher in the loss the labels may be wrong: it is the teacher that counts.
+        flipped = replace(data, train=Images(data.train.pixels, 1 - data.train.labels))
+        config = configure(epochs=4, teacher=[str(teacher)], teacher_share=1.0)
+        state = checkpoint.load(fit(config, flipped, tmp_path / "b", command="second"))
+        assert max(line["val_accuracy"] for line in state["history"]) > 0.9
+        assert state["command"] == "first && second"
+        assert _flat(checkpoint.load(teacher)["model"]) != _flat(state["model"])
+
+    def test_other_classes_and_networks_are_refused(
+        self, data: ImageData, configure: Configure, tmp_path: Path
+    ) -> None:
+        first = fit(configure(epochs=1), data, tmp_path / "a")
+        renamed = replace(data, labels=("this", *data.labels[1:]))
+        with pytest.raises(CheckpointError, match="classes are not those of the data"):
+            fit(configure(epochs=1, init=str(first)), renamed, tmp_path / "b")
+        with pytest.raises(CheckpointError, match="do not fit the network"):
+            fit(configure(epochs=1, init=str(first), arch="cnn", arch_args={}), data, tmp_path / "c")
+
+
 def test_a_batch_larger_than_the_data_is_the_data(
     data: ImageData, configure: Configure, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +133,33 @@ class Run:
     def _split(self) -> dict[str, list[str]]:
         files = {split: list(names) for split, names in (self.data.files or {}).items()}
         return files | {"skipped": list(self.data.skipped)}
+
+
+def lineage(config: TrainConfig, command: str) -> str:
+    """The commands that lead to these weights: those of the runs they come and learn from, then this one.
+
+    Raises:
+        CheckpointError: one of them cannot be read.
+    """
+    others = [load(Path(path))["command"] for path in (config.init, *config.teacher) if path]
+    return " && ".join(dict.fromkeys([*others, command]))
+
+
+def take_weights(path: Path, model: nn.Module, labels: Sequence[str]) -> None:
+    """Begin with the weights and the normalisation of another run.
+
+    Choose the same data and seed, or images it was fitted to may validate this one.
+
+    Raises:
+        CheckpointError: it cannot be read, has other classes, or does not fit the network.
+    """
+    state = load(path)
+    if state["labels"] != list(labels):
+        raise CheckpointError(f"{path}: its classes are not those of the data")
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its weights do not fit the network: {error}") from error
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

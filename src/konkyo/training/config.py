@@ -30,6 +30,12 @@ class TrainConfig(BaseModel):
     skip_broken: bool = Field(default=False, description="leave out images that cannot be read")
     val_share: float = Field(default=0.1, gt=0, lt=0.5, description="share kept to choose the best epoch on")
 
+    init: str | None = Field(default=None, description="checkpoint to take the first weights from")
+    teacher: list[str] = Field(
+        default_factory=list, description="checkpoint to learn from as well, repeatable (distillation)"
+    )
+    teacher_share: float = Field(default=0.7, ge=0, le=1, description="share of the teachers in the loss")
+    temperature: float = Field(default=4.0, gt=0, description="of the distillation")
     epochs: int = Field(default=60, ge=1)
     batch_size: int = Field(default=128, ge=2, description="over all devices together")
     lr: float = Field(default=0.1, gt=0, description="highest learning rate")

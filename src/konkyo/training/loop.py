@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,15 @@ from konkyo.training.config import TrainConfig
 from konkyo.training.curves import save_curves
 from konkyo.training.data import ImageData
 from konkyo.training.errors import TrainingError
-from konkyo.training.setup import make_fabric, make_model, make_optimizer, make_scheduler
+from konkyo.training.losses.distillation import distillation_loss
+from konkyo.training.setup import (
+    compiled,
+    make_fabric,
+    make_model,
+    make_optimizer,
+    make_scheduler,
+    make_teachers,
+)
 
 
 @dataclass(frozen=True)
@@ -67,16 +75,20 @@ def fit(config: TrainConfig, data: ImageData, out: Path, *, resume: bool = False
     fabric = make_fabric(config)
     batches = TrainingBatches(fabric, config, data.train)
     model = make_model(config, data)
+    if config.init and not resume:
+        checkpoint.take_weights(Path(config.init), model, data.labels)
     optimizer = make_optimizer(config, model)
     scheduler = make_scheduler(optimizer, config, len(batches))
-    wrapped, wrapped_optimizer = fabric.setup(_compiled(model) if config.compile else model, optimizer)
+    teachers = make_teachers(config, data, fabric)
+    wrapped, wrapped_optimizer = fabric.setup(compiled(model) if config.compile else model, optimizer)
 
-    run = checkpoint.Run(config, command, data)
+    run = checkpoint.Run(config, command if resume else checkpoint.lineage(config, command), data)
     history: list[Epoch] = []
     if resume:
         state = checkpoint.load(out / "last.ckpt")
         run.restore(state, model, optimizer, scheduler)
         run.require_same_split(out)
+        run = replace(run, command=state["command"])
         history = [Epoch(**line) for line in state["history"]]
     elif fabric.is_global_zero:
         out.mkdir(parents=True, exist_ok=True)
@@ -88,7 +100,7 @@ def fit(config: TrainConfig, data: ImageData, out: Path, *, resume: bool = False
         seed = config.seed * 1_000_003 + number
         torch.manual_seed(seed + fabric.global_rank)  # for networks that draw, such as by dropout
         progress = _progress(fabric, batches.epoch(seed), len(batches), f"epoch {number}/{config.epochs}")
-        train = _train_epoch(fabric, wrapped, wrapped_optimizer, scheduler, config, progress)
+        train = _train_epoch(fabric, wrapped, wrapped_optimizer, scheduler, config, progress, teachers)
         if not math.isfinite(train[0]):
             raise TrainingError(f"epoch {number}: the loss is {train[0]}; try a smaller lr than {config.lr}")
         val = _evaluate(fabric, wrapped, evaluation_batches(fabric, data.val, config.batch_size))
@@ -106,12 +118,6 @@ def fit(config: TrainConfig, data: ImageData, out: Path, *, resume: bool = False
     return out / "best.ckpt"
 
 
-def _compiled(model: nn.Module) -> nn.Module:
-    compiled: Any = torch.compile(model)  # typed as a mere callable
-    module: nn.Module = compiled
-    return module
-
-
 def _progress(
     fabric: Fabric, batches: Iterable[tuple[Tensor, Tensor]], steps: int, title: str
 ) -> tqdm[tuple[Tensor, Tensor]]:
@@ -127,13 +133,16 @@ def _train_epoch(
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     config: TrainConfig,
     batches: tqdm[tuple[Tensor, Tensor]],
+    teachers: Sequence[nn.Module],
 ) -> tuple[float, float]:
     """Mean loss and accuracy over the epoch, on the augmented images."""
     model.train()
     totals = torch.zeros(3, device=fabric.device)  # loss, hits, images
     for step, (pixels, labels) in enumerate(batches):
         logits = model(pixels).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        with torch.no_grad(), fabric.autocast():  # the teachers see the same augmented images
+            taught = [teacher(pixels).float() for teacher in teachers]
+        loss = _loss(config, logits, labels, taught)
         optimizer.zero_grad()
         fabric.backward(loss)
         optimizer.step()
@@ -145,6 +154,20 @@ def _train_epoch(
             mean_loss, accuracy = (totals[:2] / totals[2]).tolist()
             batches.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
     return _means(fabric, totals)
+
+
+def _loss(config: TrainConfig, logits: Tensor, labels: Tensor, taught: Sequence[Tensor]) -> Tensor:
+    """Cross-entropy, or with the logits of teachers distillation."""
+    if not taught:
+        return F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+    return distillation_loss(
+        logits,
+        labels,
+        torch.stack(list(taught)),
+        temperature=config.temperature,
+        share=config.teacher_share,
+        label_smoothing=config.label_smoothing,
+    )
 
 
 @torch.no_grad()

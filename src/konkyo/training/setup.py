@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from konkyo.models.classifier import Classifier
 from konkyo.models.registry import as_network, build
+from konkyo.training import checkpoint
 from konkyo.training.config import TrainConfig
 from konkyo.training.data import ImageData, Images
 from konkyo.training.errors import TrainingError
@@ -87,6 +89,29 @@ def channel_statistics(images: Images, chunk: int = 1024) -> tuple[list[float], 
     mean = counts @ values / counts.sum(axis=1)
     variance = counts @ values**2 / counts.sum(axis=1) - mean**2
     return mean.tolist(), np.sqrt(variance.clip(0)).clip(1e-6).tolist()
+
+
+def make_teachers(config: TrainConfig, data: ImageData, fabric: Fabric) -> list[torch.nn.Module]:
+    """The networks to learn from, each of its own architecture, on the device and frozen.
+
+    Raises:
+        CheckpointError: one cannot be read, has other classes, or does not fit its own settings.
+    """
+    teachers: list[torch.nn.Module] = []
+    for path in map(Path, config.teacher):
+        theirs = TrainConfig.model_validate(checkpoint.load(path)["config"])
+        teacher = make_model(theirs, data)
+        checkpoint.take_weights(path, teacher, data.labels)
+        # Not through fabric.setup: a module without gradients cannot be distributed, and need not be.
+        teacher.requires_grad_(False).eval().to(fabric.device)
+        teachers.append(compiled(teacher) if config.compile else teacher)
+    return teachers
+
+
+def compiled(model: torch.nn.Module) -> torch.nn.Module:
+    """The module through ``torch.compile``, which is typed as a mere callable."""
+    module: Any = torch.compile(model)
+    return cast(torch.nn.Module, module)
 
 
 def make_optimizer(config: TrainConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
