@@ -36,6 +36,7 @@ _COLORMAPS = {
     name: getattr(cv2, f"COLORMAP_{name.upper()}")
     for name in ("turbo", "jet", "viridis", "inferno", "magma", "cividis")
 }
+_TINY = np.finfo(np.float32).tiny
 _GREY = np.full(3, 1 / (3 * 255), np.float32)  # mean over the channels, in [0, 1]
 # Told apart by colour-blind eyes too.
 _WARM = np.array([230, 97, 1], np.float32)
@@ -54,12 +55,15 @@ def status(map_: Float32) -> Status:
 
 def entropy(map_: Float32) -> float:
     """Entropy of the map's absolute values, as a share of its maximum log(h w): (h, w) -> [0, 1]."""
-    mass = np.abs(map_).ravel().astype(np.float64)
-    total = mass.sum()
-    if not np.isfinite(total) or total == 0:
+    mass = np.abs(map_)
+    largest = float(mass.max())
+    if not np.isfinite(largest) or largest == 0:
         return 1.0
-    share = mass[mass > 0] / total
-    return float(-(share * np.log(share)).sum() / np.log(max(map_.size, 2)))
+    mass /= largest  # so that float32 carries any map
+    total = float(mass.sum(dtype=np.float64))
+    # -sum p log p with p = m / total; m log m is 0 at 0, where the logarithm is not needed.
+    weighted = float((mass * np.log(np.maximum(mass, _TINY))).sum(dtype=np.float64))
+    return float((np.log(total) - weighted / total) / np.log(max(map_.size, 2)))
 
 
 def contribution(map_: Float32, pixels: UInt8) -> Float32:
@@ -141,16 +145,18 @@ def regions(map_: Float32, threshold: float, affine: Affine) -> list[dict[str, A
     if not np.isfinite(total) or total <= 0:
         return []
     mask = (positive >= threshold * positive.max()).astype(np.uint8)
-    count, labelled, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    mass = np.bincount(labelled.ravel(), weights=positive.ravel(), minlength=count)[1:] / total
+    # The algorithm is named because the default one took twice as long on one thread.
+    count, labelled, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(
+        mask, 8, cv2.CV_32S, cv2.CCL_GRANA
+    )
+    inside = np.flatnonzero(mask)
+    mass = np.bincount(labelled.ravel()[inside], positive.ravel()[inside], minlength=count)[1:] / total
     scale_x, _, shift_x, _, scale_y, shift_y = affine
     found = []
     for index in np.argsort(-mass, kind="stable")[:MAX_REGIONS] + 1:
         left, top, width, height, area = stats[index].tolist()
-        inside = positive[top : top + height, left : left + width] * (
-            labelled[top : top + height, left : left + width] == index
-        )
-        row, column = np.unravel_index(int(inside.argmax()), inside.shape)
+        box = slice(top, top + height), slice(left, left + width)
+        _, _, _, (column, row) = cv2.minMaxLoc(positive[box], (labelled[box] == index).view(np.uint8))
         found.append(
             {
                 "box": [
@@ -160,8 +166,8 @@ def regions(map_: Float32, threshold: float, affine: Affine) -> list[dict[str, A
                     scale_y * (top + height) + shift_y,
                 ],
                 "peak": [
-                    scale_x * (left + float(column) + 0.5) + shift_x,
-                    scale_y * (top + float(row) + 0.5) + shift_y,
+                    scale_x * (left + column + 0.5) + shift_x,
+                    scale_y * (top + row + 0.5) + shift_y,
                 ],
                 "area": area / map_.size,
                 "mass": float(mass[index - 1]),
@@ -172,7 +178,8 @@ def regions(map_: Float32, threshold: float, affine: Affine) -> list[dict[str, A
 
 def _drawable(map_: Float32, frame: Frame) -> Float32:
     """The map over the frame, with 0 in the place of what is not a number: (h, w) -> (H, W)."""
-    return np.nan_to_num(frame.spread(map_), posinf=0, neginf=0)
+    whole = frame.spread(map_)
+    return whole if np.isfinite(whole).all() else np.nan_to_num(whole, posinf=0, neginf=0)
 
 
 def part_of(map_: Float32, part: Part) -> Float32:
