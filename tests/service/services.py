@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import io
 import json
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from konkyo.service.app import create_app
 from konkyo.service.engines import EngineFactory
 from konkyo.service.engines.base import UInt8
 from konkyo.service.model import Model
-from konkyo.service.settings import Settings
+from konkyo.service.settings import ZOO, Settings
 
 
 @dataclass
@@ -183,9 +186,18 @@ IMAGES = list(pictures(20))
 FILES = [png(image) for image in IMAGES]
 
 
+@cache
+def one_model() -> Path:
+    """A repository with one of the bundles that ship, so that counts are those of one model."""
+    folder = Path(tempfile.mkdtemp(prefix="konkyo-"))
+    atexit.register(shutil.rmtree, folder)
+    (folder / "gcm-cifar10").symlink_to(ZOO / "gcm-cifar10")
+    return folder
+
+
 def zoo_settings(**changes: Any) -> Settings:
-    """One thread on the CPU, and the bundles that ship unless told otherwise."""
-    return Settings(**{"threads": 1, "device": "cpu", **changes})
+    """One thread on the CPU, and a shipped bundle unless told otherwise."""
+    return Settings(**{"threads": 1, "device": "cpu", "repository": one_model(), **changes})
 
 
 def copy_bundle(bundle: Path, repository: Path, version: str = "1") -> Path:
