@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from fastapi.routing import APIRoute
@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from konkyo import errors
 from konkyo.errors import BundleError, ImageError, KonkyoError, Unavailable
 from konkyo.service.demo import running_server
-from konkyo.service.metrics import OUTCOMES, Metrics
+from konkyo.service.metrics import Metrics, Outcome
 from konkyo.service.routes import ops, v1
 from konkyo.service.schemas import ExplainOptions
 from konkyo.service.settings import ZOO, Settings
@@ -80,7 +80,7 @@ def test_every_metric_with_its_type_and_labels() -> None:
         for name, kind in families.items()
     }
     assert {row[:3] for row in rows("metrics.md") if row[0].startswith("`konkyo_")} == expected
-    assert all(f"`{outcome}`" in text("metrics.md") for outcome in OUTCOMES)
+    assert all(f"`{outcome}`" in text("metrics.md") for outcome in get_args(Outcome))
 
 
 def test_every_route() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
+from typing import get_args
 
 import httpx
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from services import Caller, Service, pictures, serving, zoo_settings
 
-from konkyo.service.metrics import OUTCOMES
+from konkyo.service.metrics import Outcome
 
 EXPLAIN, PREDICT = "/v1/models/gcm-cifar10:explain", "/v1/models/gcm-cifar10:predict"
 
@@ -30,7 +31,9 @@ PNG = png(next(pictures(1)))
 
 def outcomes(service: Service, kind: str) -> dict[str, float]:
     """Requests by how they ended, without the zeros."""
-    counts = {outcome: service.count("requests_total", kind=kind, outcome=outcome) for outcome in OUTCOMES}
+    counts = {
+        outcome: service.count("requests_total", kind=kind, outcome=outcome) for outcome in get_args(Outcome)
+    }
     return {outcome: count for outcome, count in counts.items() if count}
 
 

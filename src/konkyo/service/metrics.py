@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -21,7 +22,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PIXELS = (1e3, 1e4, 1e5, 1e6, 2e6, 5e6, 1e7, 2.5e7, 5e7, 1e8)
 BYTES = (1e3, 1e4, 1e5, 1e6, 2e6, 5e6, 1e7, 2e7, 5e7, 1e8)
 
-OUTCOMES = ("success", "invalid", "rejected", "deadline", "cancelled", "shed", "error")
+Outcome = Literal["success", "invalid", "rejected", "deadline", "cancelled", "shed", "error"]
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -80,8 +81,8 @@ class Metrics:
         )
         self.build = Info("konkyo_build", "Version of the service and its runtimes", registry=registry)
 
-    def count(self, model: dict[str, str], kind: str, outcome: str) -> None:
-        """Count how an image ended; ``outcome`` is one of ``OUTCOMES``."""
+    def count(self, model: dict[str, str], kind: str, outcome: Outcome) -> None:
+        """Count how an image ended."""
         self.requests.labels(**model, kind=kind, outcome=outcome).inc()
 
     @contextmanager
@@ -107,7 +108,7 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def _outcome(error: KonkyoError) -> str:
+def _outcome(error: KonkyoError) -> Outcome:
     if isinstance(error, RequestCancelled):
         return "cancelled"
     if isinstance(error, DeadlineExceeded):
