@@ -254,7 +254,7 @@ def demo(
     explanation = answer["explanation"]
     out.write_bytes(base64.b64decode(explanation["overlay"]["data"]))
     typer.echo(f"{answer['label']}, score {answer['score']:.2f}")
-    for region in explanation["regions"][:3]:
+    for region in (region for region in explanation["regions"] if region["mass"] >= 0.01):
         box = ", ".join(f"{edge:.0f}" for edge in region["box"])
         typer.echo(f"  rests on the box ({box}) with {region['mass']:.0%} of what speaks for it")
     typer.echo(f"the grounds are in {out}")
