@@ -18,9 +18,9 @@ from torch import Tensor
 
 from konkyo.errors import BundleError
 from konkyo.export.canary import find_canary
-from konkyo.export.onnx import OnnxModel, UInt8, export_onnx
+from konkyo.export.onnx import OnnxModel, export_onnx
 from konkyo.export.parity import Parity, check_parity
-from konkyo.imaging import ResizeMode
+from konkyo.imaging import ResizeMode, UInt8
 from konkyo.models.bundle import CANARY, CARD, ONNX, WEIGHTS, Bundle, describe_file, read_bundle
 from konkyo.models.card import (
     Canary,

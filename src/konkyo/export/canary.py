@@ -11,7 +11,8 @@ from typing import cast
 import numpy as np
 
 from konkyo.errors import BundleError
-from konkyo.export.onnx import Float32, Int64, UInt8
+from konkyo.export.onnx import Float32, Int64
+from konkyo.imaging import UInt8
 
 _SEEDS = 100
 

@@ -15,12 +15,12 @@ import onnxruntime
 import torch
 from torch.export import Dim
 
+from konkyo.imaging import UInt8
 from konkyo.models.explained import Explained
 
 OPSET = 20
 """Read by ONNX Runtime 1.17 and later."""
 
-UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 

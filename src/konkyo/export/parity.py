@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from konkyo.errors import ParityError
-from konkyo.export.onnx import Float32, Int64, OnnxModel, UInt8
+from konkyo.export.onnx import Float32, Int64, OnnxModel
+from konkyo.imaging import UInt8
 from konkyo.models.explained import Explained
 from konkyo.models.registry import as_network
 

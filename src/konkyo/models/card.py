@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from konkyo.imaging import Interpolation, ResizeMode
 
+CARD, ONNX, WEIGHTS, CANARY = "card.json", "model.onnx", "weights.safetensors", "canary.png"
+"""Names of the files of a bundle."""
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
@@ -106,8 +109,8 @@ class ModelCard(_Part):
             raise ValueError("the canary's logits and the labels differ in number")
         if self.canary.file not in self.files:
             raise ValueError(f"the canary {self.canary.file} is not among the files")
-        if not {"model.onnx", "weights.safetensors"} & self.files.keys():
-            raise ValueError("there is neither model.onnx nor weights.safetensors")
+        if not {ONNX, WEIGHTS} & self.files.keys():
+            raise ValueError(f"there is neither {ONNX} nor {WEIGHTS}")
         return self
 
 

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from konkyo.errors import DeadlineExceeded, Draining, InferenceFailed, KonkyoError, NotReady, QueueFull
-from konkyo.service.engines.base import Engine, Float32, Outputs, UInt8
+from konkyo.imaging import UInt8
+from konkyo.service.engines.base import Engine, Float32, Outputs
 
 
 @dataclass(frozen=True, slots=True)

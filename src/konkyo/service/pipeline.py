@@ -19,11 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from konkyo.errors import (
-    InvalidParameter,
-    QueueFull,
-    UnsupportedMethod,
-)  # fmt: skip
+from konkyo.errors import InvalidParameter, QueueFull, UnsupportedMethod
 from konkyo.imaging import Geometry, UInt8, decode, open_image
 from konkyo.service import rendering
 from konkyo.service.batcher import Answer
@@ -40,7 +36,6 @@ ImageFormat = Literal["png", "jpeg", "webp"]
 INLINE_PIXELS = 96 * 96
 """Images up to this size are decoded and rendered where they are: a hop to another thread would
 take longer than the work."""
-
 
 PICTURE_BYTES = 32
 """Bytes a pixel while a picture is drawn: a map, colours and a product in float32, and the file."""
@@ -139,8 +134,7 @@ class Pipeline:
                 answer = await model.batcher("predict").submit(seen.pixels, deadline=question.deadline)
             computed = time.perf_counter()
 
-            scores = _softmax(answer.logits)
-            body = self._describe(model, question, answer, scores, seen.geometry)
+            body = self._describe(model, question, answer, seen.geometry)
             picture = None
             if shed:
                 body["explanation"] = {
@@ -184,9 +178,10 @@ class Pipeline:
         return await asyncio.get_running_loop().run_in_executor(self._workers, work, *arguments)
 
     def _describe(
-        self, model: Model, question: Question, answer: Answer, scores: Float32, geometry: Geometry
+        self, model: Model, question: Question, answer: Answer, geometry: Geometry
     ) -> dict[str, Any]:
         card = model.bundle.card
+        scores = _softmax(answer.logits)
         order = np.argsort(-answer.logits, kind="stable")[: question.options.top_k].tolist()
         top = [
             {

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from konkyo.errors import InvalidParameter
 from konkyo.imaging import Affine, Geometry, UInt8
+from konkyo.service.engines.base import Float32
 
-Float32 = npt.NDArray[np.float32]
 Overlay = Literal["spotlight", "blend", "contour", "none"]
 Part = Literal["positive", "negative", "both"]
 Colormap = Literal["signed", "turbo", "jet", "viridis", "inferno", "magma", "cividis"]

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from konkyo.imaging import UInt8
 from konkyo.training.errors import DataError
 
 __all__ = ["SPLITS", "DataError", "ImageData", "Images", "Int64", "UInt8", "stratified_split"]
 
-UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 
 SPLITS = ("train", "val", "test")

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from konkyo.imaging import UInt8
 from konkyo.models.card import InputSpec
 
-UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from konkyo.imaging import UInt8
 from konkyo.models.bundle import Bundle
-from konkyo.service.engines.base import Int64, Outputs, UInt8
+from konkyo.service.engines.base import Int64, Outputs
 
 
 class FakeEngine:

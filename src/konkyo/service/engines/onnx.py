@@ -10,8 +10,9 @@ import numpy as np
 import onnxruntime as ort
 
 from konkyo.errors import BundleError
+from konkyo.imaging import UInt8
 from konkyo.models.bundle import ONNX, Bundle
-from konkyo.service.engines.base import Int64, Outputs, UInt8, run_blank
+from konkyo.service.engines.base import Int64, Outputs, run_blank
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 
 from konkyo.errors import BundleError
+from konkyo.imaging import UInt8
 from konkyo.models.bundle import Bundle
 from konkyo.models.loading import load_explained
-from konkyo.service.engines.base import Int64, Outputs, UInt8, run_blank
+from konkyo.service.engines.base import Int64, Outputs, run_blank
 
 
 class TorchEngine:
