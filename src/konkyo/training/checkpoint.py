@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,25 +135,25 @@ class Run:
         return files | {"skipped": list(self.data.skipped)}
 
 
-def lineage(config: TrainConfig, command: str) -> str:
-    """The commands that lead to these weights: those of the runs they come and learn from, then this one.
-
-    Raises:
-        CheckpointError: one of them cannot be read.
-    """
-    others = [load(Path(path))["command"] for path in (config.init, *config.teacher) if path]
-    return " && ".join(dict.fromkeys([*others, command]))
+def lineage(others: Iterable[dict[str, Any]], command: str) -> str:
+    """The commands that lead to these weights: those of the runs they come and learn from, then this one."""
+    return " && ".join(dict.fromkeys([*(state["command"] for state in others), command]))
 
 
-def take_weights(path: Path, model: nn.Module, labels: Sequence[str]) -> None:
+def take_weights(path: str, state: dict[str, Any], model: nn.Module, labels: Sequence[str]) -> None:
     """Begin with the weights and the normalisation of another run.
 
     Choose the same data and seed, or images it was fitted to may validate this one.
 
+    Args:
+        path: of the checkpoint, for the message.
+        state: its content.
+        model: takes the weights.
+        labels: names of the classes it must have.
+
     Raises:
-        CheckpointError: it cannot be read, has other classes, or does not fit the network.
+        CheckpointError: it has other classes, or does not fit the network.
     """
-    state = load(path)
     if state["labels"] != list(labels):
         raise CheckpointError(f"{path}: its classes are not those of the data")
     try:

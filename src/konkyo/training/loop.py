@@ -75,14 +75,16 @@ def fit(config: TrainConfig, data: ImageData, out: Path, *, resume: bool = False
     fabric = make_fabric(config)
     batches = TrainingBatches(fabric, config, data.train)
     model = make_model(config, data)
-    if config.init and not resume:
-        checkpoint.take_weights(Path(config.init), model, data.labels)
+    init = None if resume else config.init
+    others = {path: checkpoint.load(Path(path)) for path in (init, *config.teacher) if path}
+    if init:
+        checkpoint.take_weights(init, others[init], model, data.labels)
     optimizer = make_optimizer(config, model)
     scheduler = make_scheduler(optimizer, config, len(batches))
-    teachers = make_teachers(config, data, fabric)
+    teachers = make_teachers(config, others, data, fabric)
     wrapped, wrapped_optimizer = fabric.setup(compiled(model) if config.compile else model, optimizer)
 
-    run = checkpoint.Run(config, command if resume else checkpoint.lineage(config, command), data)
+    run = checkpoint.Run(config, checkpoint.lineage(others.values(), command), data)
     history: list[Epoch] = []
     if resume:
         state = checkpoint.load(out / "last.ckpt")

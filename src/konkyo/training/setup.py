@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -91,17 +91,25 @@ def channel_statistics(images: Images, chunk: int = 1024) -> tuple[list[float], 
     return mean.tolist(), np.sqrt(variance.clip(0)).clip(1e-6).tolist()
 
 
-def make_teachers(config: TrainConfig, data: ImageData, fabric: Fabric) -> list[torch.nn.Module]:
+def make_teachers(
+    config: TrainConfig, others: Mapping[str, dict[str, Any]], data: ImageData, fabric: Fabric
+) -> list[torch.nn.Module]:
     """The networks to learn from, each of its own architecture, on the device and frozen.
 
+    Args:
+        config: names the teachers.
+        others: their checkpoints by path.
+        data: whose classes they must have.
+        fabric: knows the device.
+
     Raises:
-        CheckpointError: one cannot be read, has other classes, or does not fit its own settings.
+        CheckpointError: one has other classes, or does not fit its own settings.
     """
     teachers: list[torch.nn.Module] = []
-    for path in map(Path, config.teacher):
-        theirs = TrainConfig.model_validate(checkpoint.load(path)["config"])
+    for path in config.teacher:
+        theirs = TrainConfig.model_validate(others[path]["config"])
         teacher = make_model(theirs, data)
-        checkpoint.take_weights(path, teacher, data.labels)
+        checkpoint.take_weights(path, others[path], teacher, data.labels)
         # Not through fabric.setup: a module without gradients cannot be distributed, and need not be.
         teacher.requires_grad_(False).eval().to(fabric.device)
         teachers.append(compiled(teacher) if config.compile else teacher)
