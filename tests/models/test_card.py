@@ -30,6 +30,11 @@ def test_a_card_survives_json():
     assert ModelCard.model_validate_json(card.model_dump_json()) == card
 
 
+def test_what_older_cards_do_not_say_of_their_maps():
+    explanation = ModelCard.model_validate(CARD).explanation
+    assert (explanation.takes_attention, explanation.scales) == (False, 1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -44,6 +49,11 @@ def test_a_card_survives_json():
         ({"format": "konkyo/2"}, "format: Input should be 'konkyo/1'"),
         ({"mood": "good"}, "mood: Extra inputs are not permitted"),
         ({"input": {**CARD["input"], "width": 0}}, "input.width: Input should be greater than or equal to 1"),
+        ({"explanation": {**CARD["explanation"], "scales": 3}}, "several scales cannot be class-specific"),
+        (
+            {"explanation": {**CARD["explanation"], "scales": 0}},
+            "explanation.scales: Input should be greater",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(change, message):

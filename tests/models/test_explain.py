@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load, save
 from torch import nn
 
 from konkyo.models import registry
+from konkyo.models.attention import AttentionNetwork
 from konkyo.models.classifier import Classifier
 from konkyo.models.explain import methods, register, resolve_targets, select_maps
 from konkyo.models.explained import Explained
@@ -20,15 +22,21 @@ def name(request):
 
 
 @pytest.fixture
-def explained(name, trained_like):
+def network(name):
     torch.manual_seed(0)
-    network = registry.build(name, CLASSES)
-    return trained_like(Explained(Classifier(network), network.explanation))
+    return registry.build(name, CLASSES)
 
 
 @pytest.fixture
-def images(explained):
-    side = 4 * explained.classifier.network.stride
+def explained(network, images, settled):
+    explained = Explained(Classifier(network), network.explanation)
+    settled(explained.classifier, images)
+    return explained.eval()
+
+
+@pytest.fixture
+def images(network):
+    side = 4 * network.stride if network.stride > 1 else 64
     return torch.randint(
         0, 256, (4, side, 2 * side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
     )
@@ -44,8 +52,7 @@ def run(explained, images, targets):
         return explained(images, targets)
 
 
-def test_networks_state_what_the_registry_promises(name):
-    network = registry.build(name, CLASSES)
+def test_networks_state_what_the_registry_promises(network):
     assert network.num_classes == CLASSES
     assert isinstance(network.stride, int)
     assert network.stride >= 1
@@ -57,7 +64,8 @@ def test_outputs(explained, images):
     logits, maps = run(explained, images, TARGETS)
     assert logits.dtype == maps.dtype == torch.float32
     assert logits.shape == (4, CLASSES)
-    assert maps.shape[:2] == (4, 3)
+    of_each = explained.explanation.class_specific
+    assert maps.shape[:2] == (4, 3 if of_each else explained.explanation.scales)
     assert logits.isfinite().all()
     assert maps.isfinite().all()
     assert (maps.amax(dim=(2, 3)) > maps.amin(dim=(2, 3))).all()
@@ -94,7 +102,7 @@ def test_several_targets_give_what_each_gives_alone(explained, images):
     _, maps = run(explained, images, TARGETS)
     for k in range(3):
         _, alone = run(explained, images, TARGETS[:, k : k + 1])
-        assert same(alone, maps[:, k : k + 1])
+        assert same(alone, maps[:, k : k + 1] if explained.explanation.class_specific else maps)
 
 
 def test_classes_have_different_maps(explained, images):
@@ -110,8 +118,7 @@ def test_no_target_gives_no_map_and_the_same_logits(explained, images):
     logits, _ = run(explained, images, TARGETS)
     alone, maps = run(explained, images, TARGETS[:, :0])
     assert same(alone, logits)
-    if explained.explanation.class_specific:
-        assert maps.shape[:2] == (4, 0)
+    assert maps.shape[:2] == (4, 0 if explained.explanation.class_specific else explained.explanation.scales)
 
 
 def test_minus_one_is_the_predicted_class(explained, images):
@@ -120,9 +127,22 @@ def test_minus_one_is_the_predicted_class(explained, images):
     torch.testing.assert_close(maps, explicit, rtol=0, atol=0)
 
 
+def objective(classifier, images, labels):
+    """A loss of everything the network is trained on."""
+    if not isinstance(classifier.network, AttentionNetwork):
+        return F.cross_entropy(classifier(images), labels)
+    outputs = classifier(images, outputs=True)
+    logits = [outputs.logits, *outputs.auxiliary]
+    if outputs.hidden_logits is not None:
+        logits.append(outputs.hidden_logits)
+    centres = getattr(classifier.network, "prototypes", [])
+    distances = [F.mse_loss(v, c[labels]) for v, c in zip(outputs.vectors, centres, strict=False)]
+    return sum([F.cross_entropy(each, labels) for each in logits] + distances)
+
+
 def test_gradients_reach_every_parameter(explained, images):
     explained.train()
-    F.cross_entropy(explained.classifier(images), torch.tensor([0, 1, 2, 3])).backward()
+    objective(explained.classifier, images, torch.tensor([0, 1, 2, 3])).backward()
     without = [key for key, p in explained.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert without == []
 
@@ -136,12 +156,30 @@ def test_the_state_dict_is_the_whole_network(explained, images, name):
     torch.testing.assert_close(run(other, images, TARGETS), run(explained, images, TARGETS), rtol=0, atol=0)
 
 
+def test_the_state_dict_can_be_written_as_safetensors(name):
+    """That is refused where two entries are one tensor in memory."""
+    state = registry.build(name, CLASSES).state_dict()
+    torch.testing.assert_close(load(save(state)), dict(state), rtol=0, atol=0)
+
+
+def test_an_edit_is_an_input_only_where_the_method_takes_one(explained, images):
+    own = torch.full((4, 1, 1), -1.0)
+    if not explained.explanation.takes_attention:
+        with pytest.raises(TypeError, match=f"'{explained.explanation.name}' cannot be edited"):
+            explained(images, TARGETS, own)
+        return
+    with torch.no_grad():
+        edited = explained(images, TARGETS, own)
+    torch.testing.assert_close(edited, run(explained, images, TARGETS), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("method", methods())
 def test_methods_state_what_they_are(method):
     found = methods()[method]
     assert found.name == method
     assert found.map_kind in ("class_weight_map", "class_activation_map", "attention_map")
     assert isinstance(found.class_specific, bool)
+    assert isinstance(found.takes_attention, bool)
 
 
 @pytest.mark.parametrize("method", methods())
@@ -151,7 +189,7 @@ def test_methods_refuse_a_network_they_do_not_explain(method):
 
 
 def test_an_unknown_method_is_refused_with_those_that_exist():
-    with pytest.raises(KeyError, match=r"'nope'; there are: cam, gcm"):
+    with pytest.raises(KeyError, match=r"'nope'; there are: attention, cam, gcm"):
         Explained(Classifier(registry.build("cnn", 2)), "nope")
 
 

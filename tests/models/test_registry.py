@@ -4,8 +4,12 @@ from konkyo.models import registry
 
 
 def test_networks_by_name():
-    assert {"gcm", "cnn"} <= set(registry.names())
+    assert {"abn", "amb", "backbone", "cnn", "gcm", "multiscale-abn"} <= set(registry.names())
     assert type(registry.build("gcm", 3, clipped=True)).__name__ == "GCM"
+
+
+def test_a_network_may_have_an_argument_called_name():
+    assert registry.build("backbone", 3, name="alexnet").name == "alexnet"
 
 
 def test_an_unknown_network_is_refused_with_those_that_exist():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -42,29 +42,53 @@ class ExplanationSpec(_Part):
 
     ``class_specific``: M = K maps, one for each target, instead of M maps whatever the targets.
     ``range``: smallest and largest value seen on validation data, for the predicted class.
+    ``takes_attention``: a caller may bring a map of their own in the place of the network's.
+    ``scales``: M where the maps are not class-specific, finest first.
     """
 
     method: str
     map_kind: MapKind
     class_specific: bool
     range: tuple[float, float]
+    takes_attention: bool = False
+    scales: int = Field(default=1, ge=1)
+
+
+class Accuracy(NamedTuple):
+    """Shares of right answers, and the number of images they were measured on.
+
+    Attributes:
+        share: of all images.
+        images: their number.
+        balanced: mean share of the classes.
+        kappa: quadratic weighted, of ordered classes; None of others.
+    """
+
+    share: float
+    images: int
+    balanced: float | None = None
+    kappa: float | None = None
 
 
 class Provenance(_Part):
     """Where the weights come from.
 
     ``accuracy`` is a share of 1, measured through ``model.onnx`` on ``accuracy_images`` images of the
-    test split; ``date`` is the day of the export.
+    test split; likewise ``balanced_accuracy``, and for ordered classes the quadratic weighted
+    ``kappa``. ``date`` is the day of the export.
     """
 
     data: str
     licence: str
+    citation: str | None = None
     command: str
     date: str
     parameters: int
     epochs: int
     accuracy: float | None = Field(default=None, ge=0, le=1)
     accuracy_images: int | None = None
+    balanced_accuracy: float | None = Field(default=None, ge=0, le=1)
+    kappa: float | None = Field(default=None, ge=-1, le=1)
     parity: float = Field(description="largest difference of runtimes on real images, relative to the range")
 
 
@@ -109,6 +133,8 @@ class ModelCard(_Part):
             raise ValueError("the canary's logits and the labels differ in number")
         if self.canary.file not in self.files:
             raise ValueError(f"the canary {self.canary.file} is not among the files")
+        if self.explanation.class_specific and self.explanation.scales > 1:
+            raise ValueError("maps of several scales cannot be class-specific")
         if not {ONNX, WEIGHTS} & self.files.keys():
             raise ValueError(f"there is neither {ONNX} nor {WEIGHTS}")
         return self

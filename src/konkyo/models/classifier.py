@@ -7,9 +7,12 @@ graph, so that they can never drift from the network they belong to.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
+
+from konkyo.models.attention import AttentionNetwork, AttentionOutputs
 
 
 class Classifier(nn.Module):
@@ -39,7 +42,22 @@ class Classifier(nn.Module):
         """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, ``(image / 255 - mean) / std``."""
         return (image.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 -> logits (B, N)."""
-        logits: Tensor = self.network(self.normalise(image))
+    @overload
+    def forward(self, image: Tensor) -> Tensor: ...
+
+    @overload
+    def forward(self, image: Tensor, *, outputs: Literal[True]) -> AttentionOutputs: ...
+
+    def forward(self, image: Tensor, *, outputs: bool = False) -> Tensor | AttentionOutputs:
+        """(B, H, W, 3) uint8 -> logits (B, N); ``outputs`` gives all that a network with attention trains on.
+
+        Raises:
+            TypeError: ``outputs`` of a network without attention.
+        """
+        normalised = self.normalise(image)
+        if outputs:
+            if not isinstance(self.network, AttentionNetwork):
+                raise TypeError(f"{type(self.network).__name__} has no attention")
+            return self.network.outputs(normalised)
+        logits: Tensor = self.network(normalised)
         return logits

@@ -32,15 +32,27 @@ class Explained(nn.Module):
         self.classifier = classifier
         self.explanation: Explanation = known[method](classifier.network)
 
-    def forward(self, image: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, targets: Tensor, attention: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Classify and explain in one pass.
 
         Args:
             image: (B, H, W, 3) uint8 RGB.
             targets: (B, K) int64 class indices; −1 is the predicted class; K = 0 asks for no map.
+            attention: (B, h', w') float32 edit of the map at any resolution, where the method takes
+                one; a negative cell is the network's own value.
 
         Returns:
             logits (B, N) float32 and maps (B, M, h, w) float32, raw and signed; M = K where the
-            method is class-specific.
+            method is class-specific, else the number of its scales.
+
+        Raises:
+            TypeError: an edit for a method that takes none.
         """
-        return self.explanation(self.classifier.normalise(image), targets)
+        normalised = self.classifier.normalise(image)
+        if self.explanation.takes_attention:
+            return self.explanation(normalised, targets, attention)
+        if attention is not None:
+            raise TypeError(f"the maps of {self.explanation.name!r} cannot be edited")
+        return self.explanation(normalised, targets)

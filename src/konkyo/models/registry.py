@@ -66,7 +66,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_networks()))
 
 
-def build(name: str, num_classes: int, **arguments: Any) -> nn.Module:
+def build(name: str, num_classes: int, /, **arguments: Any) -> nn.Module:
     """Construct a network.
 
     Raises:

@@ -4,7 +4,8 @@ A method is a module that turns a network and an image into logits and maps in o
 
 - ``name``: as in cards and in the ``method`` parameter;
 - ``map_kind``: what its maps are (``ModelCard.explanation.map_kind``);
-- ``class_specific``: whether there is one map for each target.
+- ``class_specific``: whether there is one map for each target;
+- ``takes_attention``: whether the map may be replaced by an edited one, given as a third argument.
 """
 
 from __future__ import annotations
@@ -25,12 +26,21 @@ class Explanation(Protocol):
     name: ClassVar[str]
     map_kind: ClassVar[MapKind]
     class_specific: ClassVar[bool]
+    takes_attention: ClassVar[bool]
 
     def __init__(self, network: nn.Module) -> None:
         """Raises ``TypeError`` if the network is not of the kind this method explains."""
 
-    def __call__(self, image: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised image (B, D, H, W), targets (B, K) int64 -> logits (B, N), maps (B, M, h, w)."""
+    @property
+    def scales(self) -> int:
+        """Maps for each target, or for all of them: more than 1 only for several scales."""
+        ...
+
+    def __call__(self, image: Tensor, targets: Tensor, *attention: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Normalised image (B, D, H, W), targets (B, K) int64 -> logits (B, N), maps (B, M, h, w).
+
+        Where ``takes_attention``, a third argument (B, h', w') float32 is the edit.
+        """
 
 
 E = TypeVar("E", bound=type[Explanation])

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from konkyo.models.backbone import Backbone
 from konkyo.models.card import MapKind
 from konkyo.models.cnn import CNN
 from konkyo.models.explain import register, resolve_targets
@@ -34,10 +35,12 @@ class CAM(nn.Module):
     name: ClassVar[str] = "cam"
     map_kind: ClassVar[MapKind] = "class_activation_map"
     class_specific: ClassVar[bool] = True
+    takes_attention: ClassVar[bool] = False
+    scales: ClassVar[int] = 1
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        if not isinstance(network, CNN):
+        if not isinstance(network, CNN | Backbone) or not isinstance(network.fc, nn.Linear):
             raise TypeError(f"CAM needs a GAP + linear head, which {type(network).__name__} has not")
         self.network = network
 

@@ -31,6 +31,8 @@ class ClassWeightMap(nn.Module):
     name: ClassVar[str] = "gcm"
     map_kind: ClassVar[MapKind] = "class_weight_map"
     class_specific: ClassVar[bool] = True
+    takes_attention: ClassVar[bool] = False
+    scales: ClassVar[int] = 1
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
