@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from konkyo.training.data import ImageData, Images, stratified_split
+from konkyo.training.data import NO_MASK, ImageData, Images, UInt8, stratified_split
 from konkyo.training.errors import DataError
 
 
@@ -82,3 +82,33 @@ def test_an_empty_split_is_refused(empty: str) -> None:
 def test_size_is_height_and_width() -> None:
     wide = Images(np.zeros((1, 8, 24, 3), np.uint8), np.zeros(1, np.int64))
     assert ImageData("wide", ("a", "b"), wide, wide, wide).size == (8, 24)
+
+
+class TestMasks:
+    def _images(self, masks: UInt8 | None, count: int = 2) -> Images:
+        return Images(np.zeros((count, 2, 3, 3), np.uint8), np.arange(count), masks)
+
+    def test_are_taken_with_their_images(self) -> None:
+        masks = np.array([[[0, 1, 0]] * 2, [[NO_MASK] * 3] * 2], np.uint8)
+        taken = self._images(masks).take(np.array([1, 1, 0]))
+        assert taken.masks is not None
+        assert taken.masks.tolist() == [[[255] * 3] * 2, [[255] * 3] * 2, [[0, 1, 0]] * 2]
+        taken.masks[:] = 7
+        assert masks[0, 0, 0] == 0
+        assert self._images(None).take(np.array([0])).masks is None
+
+    @pytest.mark.parametrize("shape", [(1, 2, 3), (2, 3, 2), (2, 2, 3, 1)])
+    def test_of_another_shape_are_refused(self, shape: tuple[int, ...]) -> None:
+        with pytest.raises(DataError, match=r"masks of shape \(.*\) for images of shape \(2, 2, 3, 3\)"):
+            self._images(np.zeros(shape, np.uint8))
+
+    def test_of_another_type_are_refused(self) -> None:
+        with pytest.raises(DataError, match="masks are uint8, not bool"):
+            self._images(np.zeros((2, 2, 3), bool))
+
+    @pytest.mark.parametrize("swap", [False, True])
+    def test_in_only_one_of_train_and_val_are_refused(self, swap: bool) -> None:
+        masked, bare = self._images(np.zeros((2, 2, 3), np.uint8)), self._images(None)
+        train, val = (bare, masked) if swap else (masked, bare)
+        with pytest.raises(DataError, match="set: one of train and val has masks and the other has none"):
+            ImageData("set", ("a", "b"), train, val, masked)

@@ -15,13 +15,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from konkyo.training.augment import crop_and_flip
+from konkyo.training.augment import crop_and_flip, vary_light
 from konkyo.training.config import TrainConfig
-from konkyo.training.data import Images
+from konkyo.training.data import NO_MASK, Images
 from konkyo.training.errors import TrainingError
 
 NO_LABEL = -100
 """Target of an image that does not count; cross_entropy's own default."""
+
+Batch = tuple[Tensor, Tensor, Tensor | None]
+"""Pixels (b, H, W, 3) uint8, labels (b,) int64 and, for data with masks, masks (b, H, W) uint8."""
 
 
 class TrainingBatches:
@@ -51,8 +54,8 @@ class TrainingBatches:
         """Steps of an epoch."""
         return len(self._images) // self._size
 
-    def epoch(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels (b, H, W, 3) uint8 and labels (b,) int64 of every step, on the device.
+    def epoch(self, seed: int) -> Iterator[Batch]:
+        """The batch of every step, on the device.
 
         What does not fill a batch waits for the next epoch, whose order is another.
         """
@@ -61,32 +64,43 @@ class TrainingBatches:
         order = torch.randperm(len(self._images), generator=generator).numpy()
         for step in range(len(self)):
             batch = self._images.take(order[step * self._size : (step + 1) * self._size])
-            pixels = crop_and_flip(
+            pixels, masks = crop_and_flip(
                 torch.from_numpy(batch.pixels),
+                None if batch.masks is None else torch.from_numpy(batch.masks),
                 padding=self._padding,
                 flip=self._config.flip,
+                flip_vertical=self._config.flip_vertical,
                 generator=generator,
             )
+            pixels = vary_light(pixels, amount=self._config.light, generator=generator)
             labels = torch.from_numpy(batch.labels)
-            yield pixels[mine].to(self._fabric.device), labels[mine].to(self._fabric.device)
+            device = self._fabric.device
+            yield (
+                pixels[mine].to(device),
+                labels[mine].to(device),
+                None if masks is None else masks[mine].to(device),
+            )
 
 
-def evaluation_batches(fabric: Fabric, images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def evaluation_batches(fabric: Fabric, images: Images, batch_size: int) -> Iterator[Batch]:
     """This device's part of a whole split, in order and as it is.
 
     Every forward exchanges the batch norm's buffers, so the devices must make equally many: the
-    split is filled up with images whose target is ``NO_LABEL``.
+    split is filled up with images whose target is ``NO_LABEL`` and whose mask is ``NO_MASK``.
 
     Yields:
-        Pixels (b, H, W, 3) uint8 and targets (b,) int64, on the device.
+        Batches on the device.
     """
     filler = -len(images) % fabric.world_size
     index = np.arange(fabric.global_rank, len(images) + filler, fabric.world_size)
     for start in range(0, len(index), batch_size):
         part = index[start : start + batch_size]
         batch = images.take(part % len(images))
-        targets = np.where(part < len(images), batch.labels, NO_LABEL)
+        batch.labels[part >= len(images)] = NO_LABEL  # a copy
+        if batch.masks is not None:
+            batch.masks[part >= len(images)] = NO_MASK
         yield (
             torch.from_numpy(batch.pixels).to(fabric.device),
-            torch.from_numpy(targets).to(fabric.device),
+            torch.from_numpy(batch.labels).to(fabric.device),
+            None if batch.masks is None else torch.from_numpy(batch.masks).to(fabric.device),
         )

@@ -16,34 +16,51 @@ import numpy.typing as npt
 from konkyo.imaging import UInt8
 from konkyo.training.errors import DataError
 
-__all__ = ["SPLITS", "DataError", "ImageData", "Images", "Int64", "UInt8", "stratified_split"]
+__all__ = ["NO_MASK", "SPLITS", "DataError", "ImageData", "Images", "Int64", "UInt8", "stratified_split"]
 
 Int64 = npt.NDArray[np.int64]
 
 SPLITS = ("train", "val", "test")
 
+NO_MASK = 255
+"""Value of every pixel of a mask that is not known."""
+
 
 @dataclass(frozen=True)
 class Images:
-    """Pixels (n, H, W, 3) uint8 RGB and class indices (n,) int64.
+    """Pixels, class indices, and for data with masks where the defect is.
+
+    Attributes:
+        pixels: (n, H, W, 3) uint8 RGB.
+        labels: (n,) int64.
+        masks: (n, H, W) uint8, 1 inside the defect and 0 outside; all ``NO_MASK`` where the mask of
+            an image is not known. None for data without masks.
 
     Raises:
-        DataError: the two differ in length.
+        DataError: they differ in length, or masks and pixels in type or size.
     """
 
     pixels: UInt8
     labels: Int64
+    masks: UInt8 | None = None
 
     def __post_init__(self) -> None:
         if len(self.pixels) != len(self.labels):
             raise DataError(f"{len(self.pixels)} images but {len(self.labels)} labels")
+        if self.masks is None:
+            return
+        if self.masks.dtype != np.uint8:
+            raise DataError(f"masks are uint8, not {self.masks.dtype}")
+        if self.masks.shape != self.pixels.shape[:3]:
+            raise DataError(f"masks of shape {self.masks.shape} for images of shape {self.pixels.shape}")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, index: npt.NDArray[np.integer]) -> Images:
         """A copy of the images at these positions."""
-        return Images(self.pixels[index], self.labels[index])
+        masks = None if self.masks is None else self.masks[index]
+        return Images(self.pixels[index], self.labels[index], masks)
 
 
 @dataclass(frozen=True)
@@ -57,11 +74,13 @@ class ImageData:
         val: images the best epoch is chosen on.
         test: images that training never looks at.
         licence: of the images.
+        citation: how they want to be cited.
+        ordered: whether the classes are grades, in the order of ``labels``.
         skipped: the broken files that were left out because the caller allowed it.
         files: of a folder, the paths of each split's images relative to the folder, in order.
 
     Raises:
-        DataError: fewer than 2 classes, or an empty split.
+        DataError: fewer than 2 classes, an empty split, or masks in only one of train and val.
     """
 
     name: str
@@ -72,6 +91,8 @@ class ImageData:
     licence: str = "not stated"
     skipped: tuple[str, ...] = ()
     files: Mapping[str, tuple[str, ...]] | None = None
+    citation: str | None = None
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2:
@@ -79,6 +100,8 @@ class ImageData:
         for split in SPLITS:
             if not len(getattr(self, split)):
                 raise DataError(f"{self.name}: the {split} split is empty; add images to every class")
+        if (self.train.masks is None) != (self.val.masks is None):
+            raise DataError(f"{self.name}: one of train and val has masks and the other has none")
 
     @property
     def size(self) -> tuple[int, int]:
