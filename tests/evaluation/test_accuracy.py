@@ -36,8 +36,15 @@ IMAGES = np.array([[9, 1, 2], [0, 7, 3], [5, 6, 8], [2, 1, 0], [0, 3, 1]], dtype
 def test_accuracy_by_hand(graph, batch_size):
     labels = np.array([0, 1, 2, 1, 1])  # the classes are 0, 1, 2, 0, 1
     found = measure_accuracy(graph, IMAGES, labels, batch_size=batch_size)
-    assert found == (0.8, 5)
     assert (found.share, found.images) == (0.8, 5)
+    assert found.balanced == pytest.approx((1 + 2 / 3 + 1) / 3)
+    assert found.kappa is None
+
+
+def test_of_grades_the_kappa_by_hand(graph):
+    # One error by one grade in five; by chance the mean squared error would be 1.
+    found = measure_accuracy(graph, IMAGES, np.array([0, 1, 2, 1, 1]), ordered=True)
+    assert found.kappa == pytest.approx(0.8)
 
 
 def test_every_answer_right_and_every_answer_wrong(graph):
