@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -27,7 +27,10 @@ from konkyo.training.config import TrainConfig
 if TYPE_CHECKING:
     from konkyo.models.card import ModelCard
     from konkyo.models.registry import Network
-    from konkyo.training.data import Images
+    from konkyo.training.data import ImageData, Images
+
+
+By = Literal["confidence", "map-error"]
 
 
 class _Commands(TyperGroup):
@@ -61,24 +64,69 @@ def konkyo() -> None:
 @options_from(TrainConfig, exclude=("arch_args",))
 def train(
     out: Annotated[Path, typer.Option(help="folder of the run: checkpoints and curves")],
+    preset: Annotated[
+        str | None, typer.Option(help="schedule of a paper under the other options, such as amb-all")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="go on from OUT/last.ckpt")] = False,
     arch_arg: Annotated[
         list[str] | None, typer.Option(help="constructor argument, NAME=JSON, repeatable")
     ] = None,
     **settings: Any,
 ) -> None:
-    """Train a network on CIFAR-10 or on a folder of class folders."""
+    """Train a network on CIFAR-10, ELPV, or on a folder of class folders."""
     from konkyo.training.loop import fit
+    from konkyo.training.presets import with_preset
     from konkyo.training.sources import open_data
 
-    config = TrainConfig(arch_args=_arguments(arch_arg or []), **settings)
+    config = TrainConfig(arch_args=_arguments(arch_arg or []), **with_preset(preset, settings))
     _build(config)
     data = open_data(config)
-    best = fit(config, data, out, resume=resume, command=shlex.join(["konkyo", *sys.argv[1:]]))
+    best = fit(config, data, out, resume=resume, command=_command())
+    _say_trained(data, best)
+
+
+def _command() -> str:
+    return shlex.join(["konkyo", *sys.argv[1:]])
+
+
+def _say_trained(data: ImageData, best: Path) -> None:
     if os.environ.get("RANK", "0") == "0":  # torchrun runs this in every process
         for name in data.skipped:
             typer.echo(f"skipped, cannot be read: {name}")
         typer.echo(f"{len(data.train):,} images, {len(data.skipped)} skipped; best epoch: {best}")
+
+
+@app.command()
+@options_from(
+    TrainConfig,
+    exclude=(
+        *("arch", "arch_args", "image_size", "resize_mode", "pretrained", "init", "masks"),
+        *("teacher", "teacher_share", "temperature", "map_weight", "freeze_extractor", "pretrain_epochs"),
+    ),
+)
+def finetune(
+    bundle: Annotated[Path, typer.Argument(help="folder of a version, such as zoo/abn-magnetic-tile/1")],
+    maps: Annotated[Path, typer.Option(help="folder of the expert's maps, mask images CLASS/STEM.png")],
+    lambda_map: Annotated[
+        list[float], typer.Option(help="weight of the loss against them, repeatable: one, or one a scale")
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the run: checkpoints and curves")],
+    select: Annotated[By, typer.Option(help="which images the expert is asked about first")] = "map-error",
+    share: Annotated[float, typer.Option(help="share of the images the expert is asked about")] = 1.0,
+    **settings: Any,
+) -> None:
+    """Show a network with attention where to look: its branches learn from an expert's maps."""
+    from konkyo.models.bundle import read_bundle
+    from konkyo.models.loading import load_explained
+    from konkyo.training.finetune import ask_expert, finetune_config
+    from konkyo.training.loop import fit
+    from konkyo.training.sources import open_data
+
+    found = read_bundle(bundle)
+    config = finetune_config(found, lambda_map, {**settings, "masks": str(maps)})
+    data = ask_expert(open_data(config), load_explained(found).classifier, select, share)
+    best = fit(config, data, out, command=_command())
+    _say_trained(data, best)
 
 
 def _arguments(given: list[str]) -> dict[str, Any]:
@@ -112,6 +160,8 @@ def export(
     data_root: Annotated[
         Path | None, typer.Option(help="where it is; default: where the run found it")
     ] = None,
+    licence: Annotated[str | None, typer.Option(help="of the data; default: what its reader knows")] = None,
+    citation: Annotated[str | None, typer.Option(help="how the data wants to be cited; likewise")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a bundle that is there")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle to serve: weights, ONNX graph, canary and card.
@@ -131,11 +181,13 @@ def export(
         labels=tuple(state["labels"]),
         method=_build(config).explanation,
         data=state["data"]["name"],
-        licence=state["data"]["licence"],
+        licence=licence or state["data"]["licence"],
+        citation=citation or state["data"].get("citation"),
         command=state["command"],
         epochs=len(state["history"]),
         resize_mode=config.resize_mode,
     )
+    ordered = state["data"].get("ordered", False)
     samples = state["samples"].numpy()
     test = _test_split(config, data, data_root, labels=origin.labels, shape=samples.shape[1:])
 
@@ -146,7 +198,9 @@ def export(
         origin,
         name=name,
         version=version,
-        measure=partial(measure_accuracy, images=test.pixels, labels=test.labels) if test else None,
+        measure=partial(measure_accuracy, images=test.pixels, labels=test.labels, ordered=ordered)
+        if test
+        else None,
         force=force,
     )
     for comparison in parity.comparisons:
@@ -208,15 +262,21 @@ def _lines(card: ModelCard) -> Iterator[tuple[str, str]]:
     yield "input", f"{spec.width} x {spec.height}, {spec.resize_mode}, {spec.interpolation}"
     yield "  mean", ", ".join(f"{value:.4g}" for value in spec.mean)
     yield "  deviation", ", ".join(f"{value:.4g}" for value in spec.std)
-    yield (
-        "explanation",
-        f"{shown.method}: {shown.map_kind}, {'one a target' if shown.class_specific else 'one for all'}",
-    )
+    number = "one a target" if shown.class_specific else "one for all"
+    number = f"{shown.scales} scales" if shown.scales > 1 else number
+    edit = ", can be edited" if shown.takes_attention else ""
+    yield "explanation", f"{shown.method}: {shown.map_kind}, {number}{edit}"
     yield "  range", f"{shown.range[0]:.4g} to {shown.range[1]:.4g}"
     yield "data", f"{origin.data}, licence: {origin.licence}"
+    if origin.citation:
+        yield "cite", origin.citation
     yield "trained by", f"{origin.command} ({origin.epochs} epochs)"
     yield "exported", origin.date
     yield "accuracy", _accuracy(card)
+    if origin.balanced_accuracy is not None:
+        yield "  balanced", f"{100 * origin.balanced_accuracy:.2f} %, the mean of the classes"
+    if origin.kappa is not None:
+        yield "  kappa", f"{origin.kappa:.3f}, quadratic weighted"
     yield "parity", f"{origin.parity:.1e} of the range"
     for name, entry in card.files.items():
         yield "file", f"{name:<20} {entry.bytes:>12,} bytes  sha256:{entry.sha256}"

@@ -8,9 +8,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from konkyo.models.abn import ABN
+from konkyo.models.backbone import Backbone
 from konkyo.training.config import TrainConfig
-from konkyo.training.data import Images
-from konkyo.training.setup import channel_statistics, make_optimizer, make_scheduler
+from konkyo.training.data import ImageData, Images
+from konkyo.training.errors import TrainingError
+from konkyo.training.pretrained import pretrained_state
+from konkyo.training.setup import channel_statistics, make_model, make_optimizer, make_scheduler
 
 
 def _rates(steps: int, **settings: Any) -> list[float]:
@@ -52,6 +56,113 @@ def test_one_cycle_of_a_few_steps(epochs: int, warmup: float) -> None:
     assert rates[-1] < 0.2 / 25
 
 
+def test_step_divides_the_rate_by_10_after_a_half_and_after_three_quarters() -> None:
+    rates = _rates(5, schedule="step", epochs=4, lr=0.2)
+    assert rates == pytest.approx([0.2] * 10 + [0.02] * 5 + [0.002] * 6)
+
+
+def _one_step(gradient: float, **settings: Any) -> float:
+    """Where a weight of 1 goes."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(layer.weight)
+    layer.weight.grad = torch.full((1, 1), gradient)
+    make_optimizer(TrainConfig(arch="gcm", **settings), layer).step()
+    return layer.weight.item()
+
+
+@pytest.mark.parametrize("gradient", [0.5, 30.0])
+def test_adamw_steps_by_the_rate_whatever_the_gradient_and_decays_apart_from_it(gradient: float) -> None:
+    found = _one_step(gradient, optimizer="adamw", lr=0.1, weight_decay=0.01)
+    assert found == pytest.approx(1 - 0.1 * 0.01 - 0.1, abs=1e-6)
+
+
+def test_sgd_looks_ahead_by_the_momentum() -> None:
+    gradient = 0.5 + 0.01  # the weight's decay is part of it
+    found = _one_step(0.5, lr=0.1, momentum=0.9, weight_decay=0.01)
+    assert found == pytest.approx(1 - 0.1 * (gradient + 0.9 * gradient), abs=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_what_is_frozen_is_not_in_the_optimizer(optimizer: str) -> None:
+    layer = torch.nn.Linear(2, 2)
+    layer.weight.requires_grad_(False)
+    (group,) = make_optimizer(TrainConfig(arch="gcm", optimizer=optimizer), layer).param_groups
+    assert [id(parameter) for parameter in group["params"]] == [id(layer.bias)]
+
+
+class TestPretrained:
+    BACKBONE = "tf_efficientnet_lite0"
+
+    def _data(self) -> ImageData:
+        pixels = np.random.default_rng(0).integers(0, 100, (4, 32, 32, 3), dtype=np.uint8)
+        images = Images(pixels, np.arange(4) % 2)
+        return ImageData("noise", ("a", "b"), images, images, images)
+
+    @pytest.mark.parametrize(
+        ("arch", "arguments"),
+        [
+            ("backbone", {"name": BACKBONE}),
+            ("abn", {"backbone": BACKBONE, "split": "blocks.2", "last_stage": "blocks.4"}),
+            ("multiscale-abn", {"backbone": BACKBONE, "splits": ["blocks.1", "blocks.2"], "width": 8}),
+        ],
+    )
+    def test_the_backbone_has_the_weights_and_the_normalisation_of_the_package(
+        self, arch: str, arguments: dict[str, Any]
+    ) -> None:
+        config = TrainConfig(arch=arch, arch_args=arguments, pretrained=True)
+        classifier = make_model(config, self._data())
+        theirs, mean, std = pretrained_state(self.BACKBONE)
+        assert classifier.mean.flatten().tolist() == mean == [0.5] * 3
+        assert classifier.std.flatten().tolist() == std == [0.5] * 3
+        backbone = classifier.network if arch == "backbone" else classifier.network.backbone
+        assert isinstance(backbone, Backbone)
+        stem = backbone.parts[0].state_dict()
+        assert torch.equal(stem["weight"], theirs["conv_stem.weight"])
+        assert torch.equal(backbone.parts[1].running_var, theirs["bn1.running_var"])  # type: ignore[arg-type]
+        last = backbone.stages[-1]
+        kept = backbone.parts[last.end - 1].state_dict()
+        assert len(kept) > 10
+        assert all(torch.equal(tensor, theirs[f"{last.name}.{name}"]) for name, tensor in kept.items())
+
+    def test_the_attention_branch_begins_as_the_trained_stage(self) -> None:
+        arguments = {"backbone": self.BACKBONE, "split": "blocks.2", "last_stage": "blocks.4"}
+        config = TrainConfig(arch="abn", arch_args=arguments, pretrained=True)
+        network = make_model(config, self._data()).network
+        assert isinstance(network, ABN)
+        stage = network.attention_branch.stage.state_dict()
+        theirs = pretrained_state(self.BACKBONE)[0]
+        name = "0.conv_pw.weight"  # of the first block of the stage
+        assert any(
+            key.endswith(name) and torch.equal(tensor, theirs[f"blocks.3.{name}"])
+            for key, tensor in stage.items()
+        )
+
+    def test_without_it_the_statistics_are_those_of_the_data(self) -> None:
+        data = self._data()
+        classifier = make_model(TrainConfig(arch="backbone", arch_args={"name": "cifar_resnet20"}), data)
+        expected = channel_statistics(data.train)
+        assert classifier.mean.flatten().tolist() == pytest.approx(expected[0])
+        assert classifier.std.flatten().tolist() == pytest.approx(expected[1])
+
+    @pytest.mark.parametrize(
+        ("arch", "arguments", "message"),
+        [
+            ("gcm", {}, "^gcm has no backbone to begin with pretrained weights"),
+            ("cnn", {}, "^cnn has no backbone"),
+            (
+                "abn",
+                {"backbone": "cifar_resnet20"},
+                "no pretrained weights for cifar_resnet20; there are: tf_",
+            ),
+        ],
+    )
+    def test_networks_without_such_weights_are_refused(
+        self, arch: str, arguments: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(TrainingError, match=message):
+            make_model(TrainConfig(arch=arch, arch_args=arguments, pretrained=True), self._data())
+
+
 def test_channel_statistics_are_numpys() -> None:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, [256, 100, 7], (37, 5, 6, 3), dtype=np.uint8)
@@ -73,7 +184,8 @@ def test_a_constant_channel_can_be_divided_by(value: int) -> None:
     "settings",
     [
         {"epochs": 0}, {"batch_size": 1}, {"lr": 0}, {"momentum": 1}, {"val_share": 0.5}, {"seed": -1},
-        {"seed": 2**32}, {"schedule": "step"}, {"unknown": 1}, {"image_size": 16, "crop_padding": 16},
+        {"seed": 2**32}, {"schedule": "linear"}, {"optimizer": "adam"}, {"light": 1}, {"class_balance": 1.1},
+        {"select_by": "loss"}, {"pretrain_epochs": -1}, {"unknown": 1}, {"image_size": 16, "crop_padding": 16},
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:

@@ -19,6 +19,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from konkyo.models.bundle import read_bundle
+from konkyo.models.loading import load_explained
 from konkyo.training.config import TrainConfig
 from konkyo.training.data import ImageData
 from konkyo.training.errors import CheckpointError
@@ -59,6 +61,8 @@ class Run:
             "data": {
                 "name": self.data.name,
                 "licence": self.data.licence,
+                "citation": self.data.citation,
+                "ordered": self.data.ordered,
                 "skipped": len(self.data.skipped),
             },
             "model": model.state_dict(),
@@ -186,6 +190,28 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or any(key not in state for key in _REQUIRED):
         raise CheckpointError(f"{path}: not a checkpoint of konkyo train")
     return state
+
+
+def load_origin(path: Path) -> dict[str, Any]:
+    """What a run may begin with or learn from: a checkpoint, or the bundle in a folder.
+
+    Returns:
+        ``config``, ``command``, ``labels`` and ``model``, as in a checkpoint.
+
+    Raises:
+        CheckpointError: it is neither.
+        BundleError: the bundle is damaged.
+    """
+    if not path.is_dir():
+        return load(path)
+    bundle = read_bundle(path)
+    card = bundle.card
+    return {
+        "config": TrainConfig(arch=card.architecture, arch_args=card.arguments).model_dump(),
+        "command": card.provenance.command,
+        "labels": list(card.labels),
+        "model": load_explained(bundle).classifier.state_dict(),
+    }
 
 
 @contextmanager

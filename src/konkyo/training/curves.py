@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from konkyo.training.loop import Epoch
 
 
-def save_curves(history: Sequence[Epoch], path: Path) -> None:
+def save_curves(history: Sequence[Epoch], path: Path, select_by: str = "accuracy") -> None:
     """Loss and accuracy of both splits by epoch, with the learning rate, as a PNG.
+
+    Where it is known, the attention inside the defect as well. The dot is the best epoch.
 
     Uses a figure of its own instead of pyplot's global state, so it is safe in any thread.
     """
@@ -37,7 +40,10 @@ def save_curves(history: Sequence[Epoch], path: Path) -> None:
 
     accuracy.plot(epochs, [100 * line.train_accuracy for line in history], label="train")
     accuracy.plot(epochs, [100 * line.val_accuracy for line in history], label="validation")
-    best = max(history, key=lambda line: (line.val_accuracy, line.epoch))
+    if any(line.val_attention is not None for line in history):
+        inside = [math.nan if line.val_attention is None else 100 * line.val_attention for line in history]
+        accuracy.plot(epochs, inside, linestyle="--", label="attention inside the defect")
+    best = max(history, key=lambda line: (line.score(select_by), line.epoch))
     accuracy.plot(best.epoch, 100 * best.val_accuracy, "o", color="black")
     accuracy.annotate(
         f"{100 * best.val_accuracy:.2f} %",

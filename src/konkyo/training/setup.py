@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
+from konkyo.models.abn import ABN
+from konkyo.models.backbone import Backbone
 from konkyo.models.classifier import Classifier
+from konkyo.models.multiscale_abn import MultiScaleABN
 from konkyo.models.registry import as_network, build
 from konkyo.training import checkpoint
 from konkyo.training.config import TrainConfig
 from konkyo.training.data import ImageData, Images
 from konkyo.training.errors import TrainingError
+from konkyo.training.pretrained import pretrained_state
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
@@ -69,9 +73,21 @@ def make_model(config: TrainConfig, data: ImageData) -> Classifier:
         raise TrainingError(
             f"{config.arch} needs image sides that are multiples of {network.stride}, not {sides}"
         )
-    statistics = channel_statistics(data.train) if network.centred else ()
+    statistics: tuple[Sequence[float], ...] = channel_statistics(data.train) if network.centred else ()
+    if config.pretrained:
+        statistics = _load_pretrained(config, module)
     # Measured on CPUs: faster for small convolutions.
     return Classifier(module, *statistics).to(memory_format=torch.channels_last)
+
+
+def _load_pretrained(config: TrainConfig, module: torch.nn.Module) -> tuple[Sequence[float], Sequence[float]]:
+    """Give the backbone its ImageNet weights; the normalisation that goes with them."""
+    if not isinstance(module, Backbone | ABN | MultiScaleABN):
+        raise TrainingError(f"{config.arch} has no backbone to begin with pretrained weights")
+    backbone = module if isinstance(module, Backbone) else module.backbone
+    state, mean, std = pretrained_state(backbone.name)
+    module.load_pretrained(state)
+    return mean, std
 
 
 def channel_statistics(images: Images, chunk: int = 1024) -> tuple[list[float], list[float]]:
@@ -123,9 +139,12 @@ def compiled(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def make_optimizer(config: TrainConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum."""
+    """SGD with Nesterov momentum, or AdamW, over the parameters that are not frozen."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(
-        model.parameters(),
+        parameters,
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
@@ -138,6 +157,8 @@ def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps:
     total = config.epochs * steps
     if config.schedule == "cosine":
         return CosineAnnealingLR(optimizer, T_max=total)
+    if config.schedule == "step":
+        return MultiStepLR(optimizer, [total // 2, total * 3 // 4], gamma=0.1)
     # One more than there are, because the rate is also set after the last step. A rise of exactly
     # one step is a division by zero in torch; without a rise such a run starts at the top.
     rise = 0.0 if config.warmup * (total + 1) == 1 else config.warmup
