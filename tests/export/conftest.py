@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,11 +16,13 @@ CASES = {
     "gcm": {"encoder": [[8, 1], [12, 2], [8, 2]], "decoder": [[8, 2], [6, 2]]},
     "gcm-clipped": {"encoder": [[8, 1], [12, 2]], "decoder": [[8, 2]], "clipped": True},
     "cnn": {"layers": [[8, 1], [12, 2], [16, 2]]},
+    "multiscale-abn": {"splits": ["layer1", "layer2"], "width": 8},
 }
 
 
 @dataclass(frozen=True)
 class Network:
+    case: str
     architecture: str
     arguments: dict
     model: Explained
@@ -27,17 +30,28 @@ class Network:
     height: int = HEIGHT
 
 
+def settle(classifier, images):
+    """Give batch norms the statistics of the images."""
+    classifier.train()
+    with torch.no_grad():
+        for _ in range(50):
+            classifier(torch.from_numpy(images))
+    classifier.eval()
+
+
 @pytest.fixture(scope="session")
-def make(trained_like):
+def make(trained_like, images):
     """A small network of a case, as if it had been trained."""
 
     def build_case(case, seed=0):
         torch.manual_seed(seed)
-        architecture = case.split("-")[0]
+        architecture = case.removesuffix("-clipped")
         network = build(architecture, CLASSES, **CASES[case])
         statistics = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)) if network.centred else ()
         model = trained_like(Explained(Classifier(network, *statistics), network.explanation))
-        return Network(architecture, CASES[case], model)
+        if model.explanation.takes_attention:  # deep ones need the statistics of what they see
+            settle(model.classifier, images)
+        return Network(case, architecture, CASES[case], model)
 
     return build_case
 
@@ -48,8 +62,25 @@ def network(request, make):
 
 
 @pytest.fixture(scope="session")
-def graph(network):
-    return export_onnx(network.model, width=WIDTH, height=HEIGHT)
+def graphs(make):
+    """The graph of a case; exporting takes the most time here."""
+    return cache(lambda case: export_onnx(make(case).model, width=WIDTH, height=HEIGHT))
+
+
+@pytest.fixture(scope="session")
+def graph(network, graphs):
+    return graphs(network.case)
+
+
+@pytest.fixture(scope="session")
+def attentive(make):
+    """The one whose maps can be edited."""
+    return make("multiscale-abn")
+
+
+@pytest.fixture(scope="session")
+def attentive_graph(graphs):
+    return graphs("multiscale-abn")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from konkyo.cli import app
 from konkyo.models.bundle import read_bundle
 from konkyo.models.loading import load_explained
+from konkyo.models.registry import names
 from konkyo.training import checkpoint
 
 COLOURS = {"blue": (30, 40, 200), "red": (210, 50, 30)}
@@ -134,7 +135,7 @@ def test_export_refuses_in_one_line(trained, exported, squares, tmp_path):
 
 def test_train_refuses_in_one_line(tmp_path):
     run = ("train", "--out", tmp_path / "run")
-    assert "unknown network 'gmc'; there are: cnn, gcm" in refused(*run, "--arch", "gmc")
+    assert f"unknown network 'gmc'; there are: {', '.join(names())}" in refused(*run, "--arch", "gmc")
     assert "widths" in refused(*run, "--arch", "gcm", "--arch-arg", "widths=1")
     assert "expected NAME=JSON" in refused(*run, "--arch", "gcm", "--arch-arg", "clipped=True")
     assert "epochs: Input should be greater" in refused(*run, "--arch", "gcm", "--epochs", 0)

@@ -11,14 +11,19 @@ from konkyo.export.parity import check_parity
 
 def last_layer(model):
     network = model.classifier.network
+    if hasattr(network, "decide"):
+        return network.decide[0]
     return network.fc if hasattr(network, "fc") else network.class_layer
 
 
 def test_an_exported_network_passes_at_every_batch_size(network, graph, images):
     parity = check_parity(network.model, graph, images)
-    assert [(item.batch_size, item.num_targets) for item in parity.comparisons] == [
-        (batch, number) for batch in (1, 7, 12) for number in (0, 1, 3)
-    ]
+    plain = [(batch, number, None) for batch in (1, 7, 12) for number in (0, 1, 3)]
+    edited = [(batch, 1, (batch, *size)) for size in ((3, 5), (47, 34)) for batch in (1, 7, 12)]
+    edited += [(batch, 1, (1, 3, 5)) for batch in (1, 7, 12)]
+    assert [(item.batch_size, item.num_targets, item.edit) for item in parity.comparisons] == (
+        plain + edited if network.model.explanation.takes_attention else plain
+    )
     assert 0 < parity.largest < 1e-5
     assert parity.largest == max(max(item.logits, item.maps) for item in parity.comparisons)
 
@@ -26,11 +31,9 @@ def test_an_exported_network_passes_at_every_batch_size(network, graph, images):
 def test_one_image_is_enough_and_may_be_read_only(network, graph, images):
     images = images.copy()
     images.flags.writeable = False
-    assert [item.batch_size for item in check_parity(network.model, graph, images[:1]).comparisons] == [
-        1,
-        1,
-        1,
-    ]
+    parity = check_parity(network.model, graph, images[:1])
+    assert {item.batch_size for item in parity.comparisons} == {1}
+    assert len(parity.comparisons) == (6 if network.model.explanation.takes_attention else 3)
 
 
 def test_other_weights_fail_with_figures(network, graph, images):
@@ -70,3 +73,11 @@ def test_what_is_not_a_number_fails(network, graph, images):
 def test_the_tolerance_is_the_callers(network, graph, images):
     with pytest.raises(ParityError, match="more than 1e-12"):
         check_parity(network.model, graph, images, tolerance=1e-12)
+
+
+def test_a_graph_that_edits_otherwise_fails(attentive, attentive_graph, images, monkeypatch):
+    monkeypatch.setattr("konkyo.models.multiscale_abn.edited", lambda own, edit: own)
+    with pytest.raises(ParityError, match=r"batch 7, edit 7x3x5, 1 targets") as caught:
+        check_parity(attentive.model, attentive_graph, images)
+    wrong = {item["edit"] is not None for item in caught.value.detail["comparisons"] if item["maps"] > 1e-4}
+    assert wrong == {True}

@@ -85,7 +85,8 @@ def test_the_card_says_what_was_given(network, written):
     assert (card.name, card.version, card.labels) == ("parts", "7", LABELS)
     assert (card.architecture, card.arguments) == (network.architecture, network.arguments)
     assert (card.input.width, card.input.height, card.input.resize_mode) == (24, 16, "squash")
-    statistics = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)) if network.architecture == "cnn" else ((0,) * 3, (1,) * 3)
+    black_is_zero = network.architecture == "gcm"
+    statistics = ((0,) * 3, (1,) * 3) if black_is_zero else ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     assert card.input.mean == pytest.approx(statistics[0])
     assert card.input.std == pytest.approx(statistics[1])
     origin = card.provenance
@@ -104,7 +105,14 @@ def test_the_range_is_that_of_the_predicted_classes_maps(network, written, image
     assert spec.range == pytest.approx((low, high), abs=1e-5 * (high - low))
     assert spec.method == network.model.explanation.name
     assert spec.map_kind == network.model.explanation.map_kind
-    assert spec.class_specific is True
+    explanation = network.model.explanation
+    assert spec.class_specific == explanation.class_specific
+    assert (spec.takes_attention, spec.scales) == (explanation.takes_attention, explanation.scales)
+    assert (network.architecture, spec.scales, spec.takes_attention) in {
+        ("gcm", 1, False),
+        ("cnn", 1, False),
+        ("multiscale-abn", 2, True),
+    }
     if network.arguments.get("clipped"):
         assert spec.range[0] == 0
 

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
+import numpy as np
 import pytest
 from faults import Clock
 
@@ -17,3 +21,42 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 async def clock() -> Clock:
     """The time of the test's loop, in the test's hand."""
     return Clock()
+
+
+@pytest.fixture(scope="session")
+def attentive(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Writes a small bundle of a network with attention, of random weights, in a repository of its own."""
+
+    @cache
+    def write(architecture: str) -> Path:
+        torch = pytest.importorskip("torch")
+        from konkyo.export.bundle import Origin, write_bundle
+        from konkyo.export.canary import smooth_image
+        from konkyo.models.classifier import Classifier
+        from konkyo.models.registry import build
+
+        samples = np.stack([smooth_image(32, 32, seed) for seed in range(100, 108)])
+        arguments = {"splits": ["layer1", "layer2"], "width": 8} if architecture == "multiscale-abn" else {}
+        torch.manual_seed(0)
+        classifier = Classifier(build(architecture, 4, **arguments), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+        with torch.no_grad():
+            for _ in range(50):  # gives batch norms the statistics of the images
+                classifier(torch.from_numpy(samples))
+        bundle, _ = write_bundle(
+            tmp_path_factory.mktemp("attentive") / architecture / "1",
+            classifier.state_dict(),
+            samples,
+            Origin(
+                architecture=architecture,
+                arguments=arguments,
+                labels=("good", "crack", "dent", "stain"),
+                method="attention",
+                data="none",
+                licence="none",
+                command="none",
+                epochs=0,
+            ),
+        )
+        return bundle.path
+
+    return write

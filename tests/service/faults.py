@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from konkyo.models.bundle import Bundle
-from konkyo.service.engines.base import Int64, Outputs, UInt8
+from konkyo.service.engines.base import Float32, Int64, Outputs, UInt8
 from konkyo.service.engines.fake import FakeEngine
 
 PATIENCE = 20
@@ -56,10 +56,10 @@ class FaultyEngine(FakeEngine):
         self.fault: Fault | None = None
         self.batches: list[UInt8] = []
 
-    def run(self, images: UInt8, targets: Int64) -> Outputs:
+    def run(self, images: UInt8, targets: Int64, attention: Float32 | None = None) -> Outputs:
         self.gate.pass_through()
         self.batches.append(images)
-        outputs = super().run(images, targets)
+        outputs = super().run(images, targets, attention)
         return self.fault(images, outputs) if self.fault else outputs
 
     def saw(self, image: UInt8) -> bool:

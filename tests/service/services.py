@@ -210,6 +210,28 @@ def copy_bundle(bundle: Path, repository: Path, version: str = "1") -> Path:
     return folder
 
 
+@cache
+def attention_models() -> Path:
+    """A repository for the fake engine: cards of a network with one attention map, and one with three."""
+    folder = Path(tempfile.mkdtemp(prefix="konkyo-"))
+    atexit.register(shutil.rmtree, folder)
+    for name, scales in (("one", 1), ("three", 3)):
+        shutil.copytree(ZOO / "gcm-cifar10" / "1", folder / name / "1")
+        file = folder / name / "1" / "card.json"
+        card = json.loads(file.read_text())
+        card["name"] = name
+        card["explanation"] = {
+            "method": "attention",
+            "map_kind": "attention_map",
+            "class_specific": False,
+            "range": [0.25, 0.75],
+            "takes_attention": True,
+            "scales": scales,
+        }
+        file.write_text(json.dumps(card))
+    return folder
+
+
 def grey(number: int) -> float:
     """What the fake engine gives as the logit of class 0."""
     return float(IMAGES[number].mean() / 255)

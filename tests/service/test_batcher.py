@@ -15,8 +15,8 @@ import pytest
 from faults import Clock, Gate
 
 from konkyo.errors import DeadlineExceeded, Draining, InferenceFailed, KonkyoError, NotReady, QueueFull
-from konkyo.service.batcher import Answer, Batcher, Execution
-from konkyo.service.engines.base import Int64, Outputs, UInt8
+from konkyo.service.batcher import MAX_CELLS, Answer, Batcher, Execution
+from konkyo.service.engines.base import Float32, Int64, Outputs, UInt8
 
 Fault = Callable[[list[int], Outputs], Outputs]
 
@@ -27,30 +27,36 @@ def image(number: int) -> UInt8:
 
 
 class Numbers:
-    """Image n: logits (n, 2 n), a map [[n, t]] for each target t, −1 left as it is."""
+    """Image n: logits (n, 2 n), a map [[n, t]] for each target t, −1 left as it is.
+
+    With edited maps in the batch, [[n, e]] with e the mean of the image's own instead.
+    """
 
     name, device, faithful = "numbers", "cpu", True
 
     def __init__(self) -> None:
         self.gate = Gate()
         self.batches: list[list[int]] = []
+        self.edits: list[Float32 | None] = []
         self.most_at_once = 0
         self.fault: Fault | None = None
         self._inside = 0
         self._lock = threading.Lock()
 
-    def run(self, images: UInt8, targets: Int64) -> Outputs:
+    def run(self, images: UInt8, targets: Int64, attention: Float32 | None = None) -> Outputs:
         with self._lock:
             self._inside += 1
             self.most_at_once = max(self.most_at_once, self._inside)
         try:
             numbers = [int(one[0, 0, 0]) * 256 + int(one[0, 0, 1]) for one in images]
             self.batches.append(numbers)
+            self.edits.append(attention)
             self.gate.pass_through()
             column = np.asarray(numbers, np.float32)
-            maps = np.stack(
-                [np.broadcast_to(column[:, None], targets.shape), targets.astype(np.float32)], axis=-1
-            )
+            second = targets.astype(np.float32)
+            if attention is not None:
+                second = np.broadcast_to(attention.mean(axis=(1, 2))[:, None], targets.shape)
+            maps = np.stack([np.broadcast_to(column[:, None], targets.shape), second], axis=-1)
             outputs = Outputs(np.stack([column, 2 * column], axis=1), maps[:, :, None])
             return self.fault(numbers, outputs) if self.fault else outputs
         finally:
@@ -109,9 +115,12 @@ class Desk:
         numbers: Sequence[int],
         targets: Sequence[int] = (),
         deadline: float | None = None,
+        attention: Float32 | None = None,
     ) -> list[asyncio.Task[Answer]]:
         tasks = [
-            asyncio.create_task(batcher.submit(image(number), targets, deadline=deadline))
+            asyncio.create_task(
+                batcher.submit(image(number), targets, attention=attention, deadline=deadline)
+            )
             for number in numbers
         ]
         await asyncio.sleep(0)  # each runs up to where it waits
@@ -223,6 +232,104 @@ async def test_maps_that_are_not_one_a_target_are_all_kept(desk: Desk) -> None:
     tasks = [*await desk.submit(batcher, [1]), *await desk.submit(batcher, [2], targets=(4,))]
     await outcomes(tasks)
     assert [task.result().maps.ravel().tolist() for task in tasks] == [[10, 11, 12], [20, 21, 22]]
+
+
+# edited maps
+
+
+def edit(side: int, value: float = 0.5) -> Float32:
+    """A square one of a single value."""
+    return np.full((side, side), value, np.float32)
+
+
+async def test_who_brings_no_edited_map_shares_a_batch_with_who_does(desk: Desk) -> None:
+    batcher = desk.batcher()
+    held = await desk.hold(batcher)
+    tasks = [
+        *await desk.submit(batcher, [1], (0,)),
+        *await desk.submit(batcher, [2], (0,), attention=edit(3, 0.25)),
+        *await desk.submit(batcher, [3], (0,), attention=edit(3, 0.75)),
+        *await desk.submit(batcher, [4], (0,)),
+    ]
+    desk.engine.gate.open()
+    assert await outcomes([held, *tasks]) == [0, 1, 2, 3, 4]
+    assert desk.engine.batches == [[0], [1, 2, 3, 4]]
+    assert desk.engine.edits[0] is None
+    given = desk.engine.edits[1]
+    assert given is not None
+    assert (given.shape, given.dtype) == ((4, 3, 3), np.float32)
+    assert given.mean(axis=(1, 2)).tolist() == [-1, 0.25, 0.75, -1]  # −1: the network's own value
+    assert [task.result().maps[0, 0, 1] for task in tasks] == [-1, 0.25, 0.75, -1]
+
+
+async def test_edited_maps_of_another_size_wait_in_order_and_nobody_starves(desk: Desk) -> None:
+    batcher = desk.batcher(max_batch=4)
+    held = await desk.hold(batcher)
+    sides = {1: 3, 2: 5, 3: None, 4: 5, 5: 3, 6: 7, 7: None, 8: 5, 9: 3}
+    tasks = [
+        task
+        for number, side in sides.items()
+        for task in await desk.submit(batcher, [number], attention=edit(side) if side else None)
+    ]
+    desk.engine.gate.open()
+    assert await outcomes([held, *tasks]) == list(range(10))
+    assert desk.engine.batches == [[0], [1, 3, 5, 7], [2, 4, 8], [6], [9]]
+
+
+async def test_a_stream_of_one_size_does_not_hold_up_another(desk: Desk) -> None:
+    batcher = desk.batcher(max_batch=2)
+    held = await desk.hold(batcher)
+    odd = (await desk.submit(batcher, [99], attention=edit(9)))[0]
+    stream = [task for n in range(1, 9) for task in await desk.submit(batcher, [n], attention=edit(2))]
+    desk.engine.gate.open()
+    assert await outcomes([held, odd, *stream]) == [0, 99, *range(1, 9)]
+    assert desk.engine.batches[1] == [99]  # the first in the queue is always taken
+
+
+async def test_large_edited_maps_make_small_batches(desk: Desk) -> None:
+    batcher = desk.batcher(max_batch=8)
+    held = await desk.hold(batcher)
+    large = edit(1024)
+    tasks = [
+        *await desk.submit(batcher, [1, 2]),
+        *await desk.submit(batcher, [3, 4, 5, 6, 7], attention=large),
+        *await desk.submit(batcher, [8, 9]),
+    ]
+    desk.engine.gate.open()
+    assert await outcomes([held, *tasks]) == list(range(10))
+    assert desk.engine.batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9]]
+    sizes = [given.size for given in desk.engine.edits if given is not None]
+    assert sizes == [MAX_CELLS, MAX_CELLS]
+
+
+async def test_late_and_cancelled_edits_cost_nothing(desk: Desk, clock: Clock) -> None:
+    batcher = desk.batcher()
+    held = await desk.hold(batcher)
+    late = await desk.submit(batcher, [1], deadline=clock.now() + 5, attention=edit(3))
+    leaver = await desk.submit(batcher, [2], attention=edit(4))
+    stayer = await desk.submit(batcher, [3], attention=edit(5))
+    leaver[0].cancel()
+    await clock.advance(6)
+    desk.engine.gate.open()
+    assert await outcomes([held, *late, *leaver, *stayer]) == [
+        0, DeadlineExceeded, asyncio.CancelledError, 3,
+    ]  # fmt: skip
+    assert desk.engine.batches == [[0], [3]]
+
+
+async def test_a_poisoned_edit_fails_alone(desk: Desk) -> None:
+    batcher = desk.batcher()
+    held = await desk.hold(batcher)
+    desk.fails(3)
+    tasks = [
+        task
+        for number in range(1, 5)
+        for task in await desk.submit(batcher, [number], (0,), attention=edit(2) if number % 2 else None)
+    ]
+    desk.engine.gate.open()
+    assert await outcomes([held, *tasks]) == [0, 1, 2, InferenceFailed, 4]
+    assert desk.engine.batches == [[0], [1, 2, 3, 4], [1, 2], [3, 4], [3], [4]]
+    assert [given is None for given in desk.engine.edits] == [True, False, False, False, False, True]
 
 
 # who leaves, and who is late
@@ -503,12 +610,16 @@ async def test_exactly_once_in_a_storm(desk: Desk, clock: Clock, seed: int) -> N
     batcher = desk.batcher(max_batch=7, capacity=40)
     never: set[int] = set()  # those who left the queue before the engine came
     tasks: dict[int, asyncio.Task[Answer]] = {}
+    brought: dict[int, float | None] = {}  # the value of the edited map
     for wave in range(10):
         tasks[-wave] = await desk.hold(batcher)
         numbers = range(wave * 50 + 1, wave * 50 + 51)
         for number in numbers:
             deadline = clock.now() + 5 if chance.random() < 0.15 else None
-            tasks[number] = (await desk.submit(batcher, [number], (1,), deadline))[0]
+            side = chance.choice([0, 0, 0, 1, 2])
+            attention = edit(side, number / 512) if side else None
+            tasks[number] = (await desk.submit(batcher, [number], (1,), deadline, attention))[0]
+            brought[number] = number / 512 if side else None
             if chance.random() < 0.15:
                 leaving = chance.choice(numbers[: number - numbers[0] + 1])
                 if not tasks[leaving].done():
@@ -530,6 +641,9 @@ async def test_exactly_once_in_a_storm(desk: Desk, clock: Clock, seed: int) -> N
     assert counts.keys() <= {"answer", QueueFull, DeadlineExceeded, InferenceFailed, asyncio.CancelledError}
     assert min(counts[kind] for kind in ("answer", QueueFull, InferenceFailed, asyncio.CancelledError)) > 0
     assert all(end == max(number, 0) for number, end in ends.items() if not isinstance(end, type))
+    for number, value in brought.items():  # its own edit, or none: the target, or −1 beside others
+        if not isinstance(ends[number], type):
+            assert tasks[number].result().maps[0, 0, 1] in ([1, -1] if value is None else [value])
     assert {number for number, end in ends.items() if end is InferenceFailed} <= poison
     refused = {number for number, end in ends.items() if end is QueueFull}
     assert not (never | refused) & set(desk.engine.seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,33 @@ from konkyo.imaging import UInt8
 from konkyo.models.bundle import Bundle, read_bundle
 from konkyo.service.app import WEB
 from konkyo.service.engines import make_engine
-from konkyo.service.engines.base import Engine
+from konkyo.service.engines.base import Engine, Float32
 from konkyo.service.settings import ZOO, Settings
 
 BUNDLES = sorted(ZOO.glob("*/*"))
 ENGINES = ("onnx", "torch", "fake")
+ATTENTIVE = ("abn", "multiscale-abn")
 
 
-@pytest.fixture(params=BUNDLES, ids=lambda path: path.parent.name)
-def bundle(request: pytest.FixtureRequest) -> Bundle:
-    path: Path = request.param
-    return read_bundle(path)
+@pytest.fixture(params=[*BUNDLES, *ATTENTIVE], ids=lambda case: getattr(case, "parent", Path(case)).name)
+def bundle(request: pytest.FixtureRequest, attentive: Callable[[str], Path]) -> Bundle:
+    case: Path | str = request.param
+    return read_bundle(attentive(case) if isinstance(case, str) else case)
+
+
+@pytest.fixture(params=ATTENTIVE)
+def editable(request: pytest.FixtureRequest, attentive: Callable[[str], Path]) -> Bundle:
+    """Of a network whose maps may be edited."""
+    return read_bundle(attentive(request.param))
 
 
 @pytest.fixture
 def images(bundle: Bundle) -> UInt8:
+    """Real photos at the size of the input."""
+    return photos(bundle)
+
+
+def photos(bundle: Bundle) -> UInt8:
     """Real photos at the size of the input: (B, H, W, 3)."""
     spec = bundle.card.input
     files = sorted((WEB / "samples").glob("*.[jp][pn]g"))
@@ -52,7 +65,9 @@ def test_minus_one_is_the_predicted_class_and_k_may_be_none(name: str, bundle: B
     none = engine.run(images, np.empty((len(images), 0), np.int64))
     np.testing.assert_allclose(predicted.maps, named.maps, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(none.logits, predicted.logits, rtol=1e-4, atol=1e-4)
-    assert none.maps.shape[:2] == (len(images), 0)
+    explanation = bundle.card.explanation
+    assert none.maps.shape[:2] == (len(images), 0 if explanation.class_specific else explanation.scales)
+    assert predicted.maps.shape[1] == explanation.scales
     engine.close()
 
 
@@ -72,6 +87,74 @@ def test_torch_and_onnx_runtime_agree(bundle: Bundle, images: UInt8) -> None:
     onnx, torch = (engine_of(name, bundle).run(images, every) for name in ("onnx", "torch"))
     assert relative(torch.logits, onnx.logits) < 1e-4
     assert relative(torch.maps, onnx.maps) < 1e-4
+
+
+# edited maps
+
+
+def some_cells(count: int, height: int, width: int) -> Float32:
+    """Edits of about half the cells: (count, h', w')."""
+    return np.random.default_rng(height).uniform(-1, 1, (count, height, width)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_negative_cells_are_the_networks_own(name: str, editable: Bundle) -> None:
+    engine, images = engine_of(name, editable), photos(editable)
+    engine.warm_up()
+    targets = np.full((len(images), 1), -1)
+    own = engine.run(images, targets)
+    for shape in ((1, 1, 1), (len(images), 1, 1), (len(images), 7, 3)):
+        left = engine.run(images, targets, np.full(shape, -0.3, np.float32))
+        np.testing.assert_allclose(left.logits, own.logits, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(left.maps, own.maps, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_edit_replaces_the_map_and_changes_the_answer(name: str, editable: Bundle) -> None:
+    engine, images = engine_of(name, editable), photos(editable)
+    targets = np.full((len(images), 1), -1)
+    own = engine.run(images, targets)
+    whole = engine.run(images, targets, np.full((1, 1, 1), 0.125, np.float32))
+    np.testing.assert_allclose(whole.maps, 0.125, atol=1e-6)
+    assert np.abs(whole.logits - own.logits).max() > 1e-3
+    left_half = engine.run(images, targets, np.array([[[0.5, -1]]], np.float32))
+    middle = own.maps.shape[-1] // 2
+    np.testing.assert_allclose(left_half.maps[:, 0, :, :middle], 0.5, atol=1e-6)
+    np.testing.assert_allclose(left_half.maps[:, 0, :, middle:], own.maps[:, 0, :, middle:], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_each_image_has_its_own_edit(name: str, editable: Bundle) -> None:
+    engine, images = engine_of(name, editable), photos(editable)
+    targets, edits = np.full((len(images), 1), -1), some_cells(len(images), 5, 9)
+    together = engine.run(images, targets, edits)
+    for position in range(len(images)):
+        only = slice(position, position + 1)
+        alone = engine.run(images[only], targets[only], edits[only])
+        assert relative(together.logits[position], alone.logits[0]) < 1e-4
+        assert relative(together.maps[position], alone.maps[0]) < 1e-4
+
+
+@pytest.mark.parametrize("size", [(4, 4), (1, 5), (50, 31)])
+def test_torch_and_onnx_runtime_agree_on_edits(editable: Bundle, size: tuple[int, int]) -> None:
+    images = photos(editable)
+    inputs = images, np.full((len(images), 1), -1), some_cells(len(images), *size)
+    onnx, torch = (engine_of(name, editable).run(*inputs) for name in ("onnx", "torch"))
+    assert relative(torch.logits, onnx.logits) < 1e-4
+    assert relative(torch.maps, onnx.maps) < 1e-4
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8), (2, 3, 5), (1, 17, 4)])
+def test_the_fake_edits_as_the_networks_do(shape: tuple[int, int, int], editable: Bundle) -> None:
+    """By area; where the map is the same for every cell, the fake and a network must agree on it."""
+    edit = np.abs(some_cells(*shape))
+    images = photos(editable)[:2]
+    targets = np.full((2, 1), -1)
+    fake = engine_of("fake", editable).run(images, targets, edit).maps[:, 0]
+    real = engine_of("onnx", editable).run(images, targets, edit).maps[:, 0]
+    step = fake.shape[-1] // real.shape[-1]
+    averaged = fake.reshape(2, real.shape[1], step, real.shape[2], step).mean(axis=(2, 4))
+    np.testing.assert_allclose(averaged, real, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "faithful"), [("onnx", True), ("torch", True), ("fake", False)])
@@ -106,3 +189,8 @@ def test_cuda_agrees_with_the_cpu(name: str, bundle: Bundle, images: UInt8) -> N
     # TF32 rounds the factors of a convolution to 10 bits.
     assert relative(cuda.logits, cpu.logits) < 5e-3
     assert relative(cuda.maps, cpu.maps) < 5e-3
+    if bundle.card.explanation.takes_attention:
+        edits = some_cells(len(images), 5, 9)
+        edited = [engine_of(name, bundle, device).run(images, every, edits) for device in ("cpu", "cuda")]
+        assert relative(edited[1].logits, edited[0].logits) < 5e-3
+        assert relative(edited[1].maps, edited[0].maps) < 5e-3

@@ -270,6 +270,26 @@ def test_a_contour_of_the_other_side_is_cool() -> None:
     assert rendering.contour(map_, grey(5, 5), whole(5, 5), "both", 0.5)[2, 2].tolist() == [64, 105, 225]
 
 
+def test_a_range_scales_and_clips() -> None:
+    found = rendering.normalised(np.array([[0.0, 0.2, 0.3], [0.5, 0.6, 1.0]], np.float32), (0.2, 0.6))
+    np.testing.assert_allclose(found, [[0, 0, 0.25], [0.75, 1, 1]], atol=1e-6)
+    assert found.dtype == np.float32
+    assert rendering.normalised(np.full((1, 1), 0.5, np.float32), (0.5, 0.5)).tolist() == [[0]]
+
+
+@pytest.mark.parametrize("value", [0.25, 0.5, 1.0])
+def test_a_given_strength_makes_pictures_compare(value: float) -> None:
+    """What else is in the map does not change how a cell is drawn."""
+    image, frame = grey(1, 1, 100), whole(1, 1)
+    map_ = np.full((1, 1), value, np.float32)
+    assert rendering.spotlight(map_, image, frame, "positive", 1.0).tolist() == [[[int(100 * value)] * 3]]
+    warm = 100 + (np.array([230, 97, 1]) - 100) * value
+    found = rendering.blend(map_, image, frame, "positive", "signed", 1.0, 1.0)
+    assert np.abs(found[0, 0] - warm).max() <= 1
+    outlined = rendering.contour(map_, image, frame, "positive", 0.5, 1.0)
+    assert (outlined != image).any() == (value >= 0.5)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_can_be_drawn(bad: float) -> None:
     map_ = np.array([[bad, 0.0], [1.0, bad]], np.float32)

@@ -23,6 +23,7 @@ from konkyo.export.parity import Parity, check_parity
 from konkyo.imaging import ResizeMode, UInt8
 from konkyo.models.bundle import CANARY, CARD, ONNX, WEIGHTS, Bundle, describe_file, read_bundle
 from konkyo.models.card import (
+    Accuracy,
     Canary,
     ExplanationSpec,
     InputSpec,
@@ -35,8 +36,8 @@ from konkyo.models.card import (
 from konkyo.models.explained import Explained
 from konkyo.models.loading import assemble
 
-Measure = Callable[[Path], tuple[float, int]]
-"""Takes the path of ``model.onnx``, gives the share of right answers and the number of images."""
+Measure = Callable[[Path], Accuracy]
+"""Takes the path of ``model.onnx``."""
 
 _BATCH = 16
 
@@ -55,6 +56,7 @@ class Origin:
         command: that trained the weights.
         epochs: of training behind them.
         resize_mode: how training brought images to the input size.
+        citation: how the data wants to be cited.
     """
 
     architecture: str
@@ -66,6 +68,7 @@ class Origin:
     command: str
     epochs: int
     resize_mode: ResizeMode = "center_crop"
+    citation: str | None = None
 
 
 def write_bundle(
@@ -92,7 +95,7 @@ def write_bundle(
         origin: the rest of the card.
         name: of the model; default: the name of the folder around ``out``.
         version: default: the name of ``out``.
-        measure: accuracy through the exported graph, for the card.
+        measure: the answers of the exported graph, for the card.
         force: replace a bundle that is there.
 
     Raises:
@@ -112,7 +115,7 @@ def write_bundle(
         graph = export_onnx(model, width=width, height=height)
         (folder / ONNX).write_bytes(graph)
         parity = check_parity(model, graph, samples)
-        accuracy, images = measure(folder / ONNX) if measure else (None, None)
+        measured = measure(folder / ONNX) if measure else None
 
         exported = OnnxModel(graph)
         canary = find_canary(exported, width=width, height=height)
@@ -130,12 +133,15 @@ def write_bundle(
                 provenance=Provenance(
                     data=origin.data,
                     licence=origin.licence,
+                    citation=origin.citation,
                     command=origin.command,
                     date=datetime.now(UTC).date().isoformat(),
                     parameters=sum(parameter.numel() for parameter in model.parameters()),
                     epochs=origin.epochs,
-                    accuracy=accuracy,
-                    accuracy_images=images,
+                    accuracy=measured and measured.share,
+                    accuracy_images=measured and measured.images,
+                    balanced_accuracy=measured and measured.balanced,
+                    kappa=measured and measured.kappa,
                     parity=parity.largest,
                 ),
                 canary=Canary(file=CANARY, logits=tuple(logits[0].tolist())),
@@ -201,4 +207,6 @@ def _explanation(model: Explained, exported: OnnxModel, samples: UInt8) -> Expla
         map_kind=method.map_kind,
         class_specific=method.class_specific,
         range=(min(lows), max(highs)),
+        takes_attention=method.takes_attention,
+        scales=method.scales,
     )

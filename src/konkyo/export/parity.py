@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -21,22 +22,28 @@ Two correct float32 runtimes differ by about 1e-6; a wrong graph by far more tha
 
 _SEVERAL = 3
 
+_EDITS = ((3, 5), (47, 34))
+"""Rows and columns of the edited attention maps that are tried: coarser and finer than most grids."""
+
 
 @dataclass(frozen=True)
 class Comparison:
     """Largest differences at one batch size and number of targets.
 
     ``logits`` and ``maps`` are relative to the range of all logits and of all maps of the images.
+    ``edit`` has the images, rows and columns of the edited attention map, if there was one.
     """
 
     batch_size: int
     num_targets: int
     logits: float
     maps: float
+    edit: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
+        edit = f"edit {'x'.join(map(str, self.edit))}, " if self.edit else ""
         return (
-            f"batch {self.batch_size}, {self.num_targets} targets: "
+            f"batch {self.batch_size}, {edit}{self.num_targets} targets: "
             f"logits {self.logits:.1e}, maps {self.maps:.1e}"
         )
 
@@ -57,7 +64,8 @@ def check_parity(model: Explained, graph: bytes, images: UInt8, *, tolerance: fl
     """Compare the network in PyTorch with its exported graph in ONNX Runtime.
 
     Batches of 1, 7 and all images, each with no target, with the predicted class, and with several
-    classes that differ from image to image.
+    classes that differ from image to image; and, where the map may be edited, with edits of some of
+    its cells at other resolutions, one for each image and one for all.
 
     Args:
         model: the network, in eval mode.
@@ -69,16 +77,20 @@ def check_parity(model: Explained, graph: bytes, images: UInt8, *, tolerance: fl
         ParityError: a difference is over the tolerance, or not a number; the message gives figures.
     """
     exported = OnnxModel(graph)
-    logits, maps = _run_torch(model, images, _targets(len(images), _SEVERAL, model))
-    ranges = float(np.ptp(logits)), float(np.ptp(maps))
     comparisons = []
-    for batch_size in sorted({1, min(7, len(images)), len(images)}):
-        batch = images[:batch_size]
-        for num_targets in (0, 1, _SEVERAL):
-            targets = _targets(batch_size, num_targets, model)
-            pairs = zip(_run_torch(model, batch, targets), exported(batch, targets), ranges, strict=True)
-            figures = (_difference(*pair) for pair in pairs)
-            comparisons.append(Comparison(batch_size, num_targets, *figures))
+    for edits in _edits(model, len(images)):
+        expected = _run_torch(model, images, _targets(len(images), _SEVERAL, model), edits)
+        ranges = [float(np.ptp(values)) for values in expected]
+        for batch_size in sorted({1, min(7, len(images)), len(images)}):
+            batch = images[:batch_size]
+            edit = None if edits is None else edits[:batch_size]
+            for num_targets in (0, 1, _SEVERAL) if edit is None else (1,):
+                targets = _targets(batch_size, num_targets, model)
+                found = exported(batch, targets, edit)
+                pairs = zip(_run_torch(model, batch, targets, edit), found, ranges, strict=True)
+                logits, maps = (_difference(*pair) for pair in pairs)
+                shape = None if edit is None else edit.shape
+                comparisons.append(Comparison(batch_size, num_targets, logits, maps, shape))
     parity = Parity(tuple(comparisons))
     if not parity.largest <= tolerance:  # this way round, NaN fails
         failing = [item for item in comparisons if not max(item.logits, item.maps) <= tolerance]
@@ -99,9 +111,23 @@ def _targets(batch: int, number: int, model: Explained) -> Int64:
     return (np.arange(batch)[:, None] + np.arange(number)) % classes
 
 
-def _run_torch(model: Explained, images: UInt8, targets: Int64) -> tuple[Float32, Float32]:
+def _edits(model: Explained, number: int) -> Iterator[Float32 | None]:
+    """None, and for maps that take them edits (number, h', w') and (1, h', w') of about half the cells."""
+    yield None
+    if model.explanation.takes_attention:
+        generator = np.random.default_rng(0)
+        for size in _EDITS:
+            yield generator.uniform(-1, 1, (number, *size)).astype(np.float32)
+        yield generator.uniform(-1, 1, (1, *_EDITS[0])).astype(np.float32)
+
+
+def _run_torch(
+    model: Explained, images: UInt8, targets: Int64, attention: Float32 | None
+) -> tuple[Float32, Float32]:
+    # torch.tensor copies: images may be read-only
+    edit = None if attention is None else torch.tensor(attention)
     with torch.no_grad():
-        logits, maps = model(torch.tensor(images), torch.tensor(targets))  # copies: images may be read-only
+        logits, maps = model(torch.tensor(images), torch.tensor(targets), edit)
     return logits.numpy(), maps.numpy()
 
 

@@ -8,6 +8,8 @@ Promises, each held by a test:
 - every caller gets its own answer, or one error, exactly once;
 - a full queue refuses at once, and a place is free again as soon as its caller leaves;
 - who has cancelled or is overdue costs no compute;
+- edited maps of one batch are of one size; who brings another waits for a next batch, the first in
+  the queue never does;
 - a failing batch is retried in halves, so that a poisoned item fails alone;
 - outputs of the wrong length are never delivered;
 - closing finishes what was accepted, and leaves nobody waiting.
@@ -27,6 +29,9 @@ from konkyo.errors import DeadlineExceeded, Draining, InferenceFailed, KonkyoErr
 from konkyo.imaging import UInt8
 from konkyo.service.engines.base import Engine, Float32, Outputs
 
+MAX_CELLS = 4 * 1024**2
+"""Cells of the edited maps of a batch, 16 MiB; larger ones make smaller batches."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -43,6 +48,7 @@ class Answer:
 class _Item:
     image: UInt8
     targets: Sequence[int]
+    attention: Float32 | None
     deadline: float | None
     future: asyncio.Future[Answer]
     arrived: float
@@ -112,13 +118,19 @@ class Batcher:
         return len(self._waiting)
 
     async def submit(
-        self, image: UInt8, targets: Sequence[int] = (), *, deadline: float | None = None
+        self,
+        image: UInt8,
+        targets: Sequence[int] = (),
+        *,
+        attention: Float32 | None = None,
+        deadline: float | None = None,
     ) -> Answer:
         """Wait for the answer to one image.
 
         Args:
             image: (H, W, 3) uint8, of the model's input size.
             targets: class indices, −1 for the predicted class; empty asks for no map.
+            attention: an edit (h', w') of the map, negative where the network's own value stays.
             deadline: in the event loop's time.
 
         Raises:
@@ -135,7 +147,7 @@ class Batcher:
             raise DeadlineExceeded("the deadline passed before the request was queued")
         if len(self._waiting) >= self.capacity:
             raise QueueFull(f"{self.capacity} requests wait already", capacity=self.capacity)
-        item = _Item(image, targets, deadline, loop.create_future(), loop.time())
+        item = _Item(image, targets, attention, deadline, loop.create_future(), loop.time())
         self._waiting[item] = None
         self._arrived.set()
         try:
@@ -185,13 +197,22 @@ class Batcher:
     def _take(self) -> list[_Item]:
         now = asyncio.get_running_loop().time()
         batch: list[_Item] = []
-        while self._waiting and len(batch) < self._max_batch:
-            item = next(iter(self._waiting))
-            del self._waiting[item]
+        leaving: list[_Item] = []
+        edit: Float32 | None = None
+        for item in self._waiting:
+            if len(batch) == self._max_batch:
+                break
             if item.deadline is not None and item.deadline <= now:
                 _fail(item, DeadlineExceeded("the deadline passed in the queue"))
             elif not item.future.done():
+                common = item.attention if edit is None else edit
+                if not _fits(item, common, len(batch) + 1):
+                    continue
+                edit = common
                 batch.append(item)
+            leaving.append(item)
+        for item in leaving:
+            del self._waiting[item]
         if not self._waiting:
             self._arrived.clear()
         return batch
@@ -236,9 +257,10 @@ class Batcher:
         targets = np.full((len(batch), width), -1, np.int64)
         for row, item in zip(targets, batch, strict=True):
             row[: len(item.targets)] = item.targets
+        attention = _stack_edits(batch)
         started = time.perf_counter()
         try:
-            outputs = self._engine.run(images, targets)
+            outputs = self._engine.run(images, targets, attention)
         except (StopIteration, CancelledError) as error:  # in a future these mean something else
             raise _as_failure(error) from error
         seconds = time.perf_counter() - started
@@ -248,6 +270,27 @@ class Batcher:
                 f"for {len(batch)} images"
             )
         return outputs, seconds
+
+
+def _fits(item: _Item, edit: Float32 | None, size: int) -> bool:
+    """Whether an item may join a batch with this edited map and so become one of ``size``."""
+    if edit is None or size == 1:
+        return True
+    if item.attention is not None and item.attention.shape != edit.shape:
+        return False
+    return edit.size * size <= MAX_CELLS
+
+
+def _stack_edits(batch: list[_Item]) -> Float32 | None:
+    """The edited maps as one (B, h', w'), −1 for who brings none; None if nobody does."""
+    shape = next((item.attention.shape for item in batch if item.attention is not None), None)
+    if shape is None:
+        return None
+    stacked = np.full((len(batch), *shape), -1, np.float32)
+    for cells, item in zip(stacked, batch, strict=True):
+        if item.attention is not None:
+            cells[:] = item.attention
+    return stacked
 
 
 def _fail(item: _Item, error: KonkyoError) -> None:

@@ -21,8 +21,9 @@ from PIL import Image
 
 from konkyo.errors import InvalidParameter, QueueFull, UnsupportedMethod
 from konkyo.imaging import Geometry, UInt8, decode, open_image
+from konkyo.models.card import ExplanationSpec, ModelCard
 from konkyo.service import rendering
-from konkyo.service.batcher import Answer
+from konkyo.service.batcher import Answer, Batcher
 from konkyo.service.budget import MemoryBudget
 from konkyo.service.engines.base import Float32
 from konkyo.service.metrics import Metrics
@@ -49,6 +50,7 @@ class Question:
         data: the bytes of the image file.
         options: ``ExplainOptions`` asks for a map.
         picture: answer with the overlay alone, in this format.
+        attention: an edit (h', w') of the map, from 0 to 1, negative where the network's own value stays.
         deadline: in the event loop's time.
     """
 
@@ -56,6 +58,7 @@ class Question:
     data: bytes
     options: PredictOptions
     picture: ImageFormat | None = None
+    attention: Float32 | None = None
     deadline: float | None = None
 
 
@@ -110,42 +113,53 @@ class Pipeline:
 
     async def _answer(self, model: Model, question: Question, kind: Kind) -> Answered:
         started = time.perf_counter()
-        options = question.options
+        options, explanation = question.options, model.bundle.card.explanation
         batcher = model.batcher(kind)
         targets = _targets(model, options)
+        if question.attention is not None and not explanation.takes_attention:
+            raise InvalidParameter(
+                f"the map of {model.name} cannot be edited: its method is {explanation.method}",
+                parameter="attention",
+            )
 
         opened = open_image(question.data, max_pixels=self._settings.max_pixels)
         pixels = opened.width * opened.height
         self._metrics.input_bytes.observe(len(question.data))
         self._metrics.input_pixels.observe(pixels)
         area = self._area(model, options, pixels)
-        drawing = area * (PICTURE_BYTES + 3 * len(targets)) if targets else 0
+        maps = len(targets) if explanation.class_specific else explanation.scales
+        drawing = area * (PICTURE_BYTES + 3 * maps) if targets else 0
         with self._budget.hold(3 * pixels + drawing):  # all at once: refused before anything is done
             seen = await self._offload(pixels, _decode, model, opened, _needs_original(question))
             decoded = time.perf_counter()
 
             shed = False
             try:
-                answer = await batcher.submit(seen.pixels, targets, deadline=question.deadline)
+                answers = await _submit(batcher, seen.pixels, targets, question)
             except QueueFull:
                 if kind == "predict" or not self._settings.shed or question.picture:
                     raise
                 shed = True
-                answer = await model.batcher("predict").submit(seen.pixels, deadline=question.deadline)
+                answers = await _submit(model.batcher("predict"), seen.pixels, (), question)
             computed = time.perf_counter()
 
+            answer = answers[0]
             body = self._describe(model, question, answer, seen.geometry)
+            parts = [body]
+            if len(answers) > 1 and not question.picture:
+                body["original"] = _classify(model.bundle.card, answers[1], options.top_k)
+                parts.append(body["original"])
+            self._observe(model, answers[-1])
             picture = None
-            if shed:
-                body["explanation"] = {
-                    "method": model.bundle.card.explanation.method,
-                    "status": "shed",
-                    "target": None,
-                }
-            elif isinstance(options, ExplainOptions):
-                body["explanation"], picture = await self._offload(
-                    area * len(targets), self._explain, model, question, options, targets, answer, seen
-                )
+            for part, given in zip(parts, answers, strict=False):
+                if shed:
+                    part["explanation"] = {"method": explanation.method, "status": "shed", "target": None}
+                elif isinstance(options, ExplainOptions):
+                    own = given is answers[-1]
+                    work = self._explain, model, question, options, targets, given, seen, own
+                    part["explanation"], drawn = await self._offload(area * maps, *work)
+                    picture = picture or drawn
+            if targets and not shed:
                 body["geometry"]["map"] = answer.maps.shape[:0:-1]
                 body["geometry"]["map_to_original"] = seen.geometry.to_original(body["geometry"]["map"])
         done = time.perf_counter()
@@ -180,28 +194,10 @@ class Pipeline:
     def _describe(
         self, model: Model, question: Question, answer: Answer, geometry: Geometry
     ) -> dict[str, Any]:
-        card = model.bundle.card
-        scores = _softmax(answer.logits)
-        order = np.argsort(-answer.logits, kind="stable")[: question.options.top_k].tolist()
-        top = [
-            {
-                "label": card.labels[index],
-                "index": index,
-                "score": float(scores[index]),
-                "logit": float(answer.logits[index]),
-            }
-            for index in order
-        ]
-        best = top[0]
-        self._metrics.prediction_score.labels(**model.labels).observe(best["score"])
-        self._metrics.predictions.labels(**model.labels, label=best["label"]).inc()
         return {
             "id": question.id,
             "model": {"name": model.name, "version": model.version, "digest": model.bundle.digest},
-            "label": best["label"],
-            "index": best["index"],
-            "score": best["score"],
-            "top_k": top,
+            **_classify(model.bundle.card, answer, question.options.top_k),
             "geometry": {
                 "original": geometry.original,
                 "orientation": geometry.orientation,
@@ -213,6 +209,18 @@ class Pipeline:
             "batch_size": answer.batch_size,
         }
 
+    def _observe(self, model: Model, own: Answer) -> None:
+        """Watch what the network makes of the data; a caller's edit is no part of that."""
+        label = model.bundle.card.labels[int(own.logits.argmax())]
+        self._metrics.prediction_score.labels(**model.labels).observe(float(_softmax(own.logits).max()))
+        self._metrics.predictions.labels(**model.labels, label=label).inc()
+
+    def _observe_map(self, model: Model, map_: Float32, state: rendering.Status) -> None:
+        method = model.bundle.card.explanation.method
+        if state != "ok":
+            self._metrics.degenerate_maps.labels(method=method, reason=state).inc()
+        self._metrics.map_entropy.labels(**model.labels).observe(rendering.entropy(map_))
+
     def _explain(
         self,
         model: Model,
@@ -221,20 +229,19 @@ class Pipeline:
         targets: tuple[int, ...],
         answer: Answer,
         seen: _Input,
+        own: bool,
     ) -> tuple[dict[str, Any], bytes | None]:
+        """The explanation and its picture; ``own``: no caller has edited the maps."""
         card = model.bundle.card
-        predicted = int(answer.logits.argmax())
-        resolved = [predicted if target < 0 else target for target in targets]
         limit = self._settings.max_render_pixels
         maps: list[dict[str, Any]] = []
         pictures: list[UInt8] = []
-        for index, map_ in zip(resolved, answer.maps, strict=True):
+        for place, map_ in zip(_places(card, targets, answer), answer.maps, strict=True):
             state = rendering.status(map_)
-            if state != "ok":
-                self._metrics.degenerate_maps.labels(method=card.explanation.method, reason=state).inc()
-            self._metrics.map_entropy.labels(**model.labels).observe(rendering.entropy(map_))
-            shown = _Shown(options, seen, map_, card.explanation.map_kind == "class_weight_map")
-            entry: dict[str, Any] = {"status": state, "target": {"label": card.labels[index], "index": index}}
+            if own:
+                self._observe_map(model, map_, state)
+            shown = _Shown(options, seen, map_, card.explanation)
+            entry: dict[str, Any] = {"status": state, **place}
             if question.picture:
                 pictures.append(shown.draw(options.overlay or shown.natural_overlay, limit))
             else:
@@ -259,12 +266,16 @@ def _overlay_body(picture: UInt8) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """One map with what is needed to show it; ``weights`` for a class weight map."""
+    """One map with what is needed to show it."""
 
     options: ExplainOptions
     seen: _Input
     raw: Float32
-    weights: bool
+    spec: ExplanationSpec
+
+    @property
+    def weights(self) -> bool:
+        return self.spec.map_kind == "class_weight_map"
 
     @property
     def natural_overlay(self) -> rendering.Overlay:
@@ -286,16 +297,43 @@ class _Shown:
     def draw(self, overlay: rendering.Overlay, max_pixels: int) -> UInt8:
         frame, options = self._frame(max_pixels), self.options
         image = self.seen.pixels if self.seen.original is None else self.seen.original
+        map_, strongest = self.raw, None
+        if self.spec.map_kind == "attention_map":
+            map_, strongest = rendering.normalised(self.raw, self.spec.range), 1.0
         if overlay == "spotlight":
-            return rendering.spotlight(self.raw, image, frame, options.part)
+            return rendering.spotlight(map_, image, frame, options.part, strongest)
         if overlay == "blend":
-            return rendering.blend(self.raw, image, frame, options.part, options.colormap, options.alpha)
-        return rendering.contour(self.raw, image, frame, options.part, options.regions)
+            return rendering.blend(
+                map_, image, frame, options.part, options.colormap, options.alpha, strongest
+            )
+        return rendering.contour(map_, image, frame, options.part, options.regions, strongest)
 
     def _frame(self, max_pixels: int) -> rendering.Frame:
         if self.options.frame == "input":
             return rendering.input_frame(self.seen.geometry)
         return rendering.original_frame(self.seen.geometry, max_pixels=max_pixels)
+
+
+async def _submit(
+    batcher: Batcher, pixels: UInt8, targets: tuple[int, ...], question: Question
+) -> list[Answer]:
+    """The answer; with a caller's edit a second, the one without it.
+
+    Both wait together, and so normally share a batch.
+
+    Raises:
+        KonkyoError: of the first that fails; the other is given up.
+    """
+    edits = (None,) if question.attention is None else (question.attention, None)
+    tasks = [
+        asyncio.create_task(batcher.submit(pixels, targets, attention=edit, deadline=question.deadline))
+        for edit in edits
+    ]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _decode(model: Model, opened: Image.Image, keep_original: bool) -> _Input:
@@ -320,7 +358,8 @@ def _targets(model: Model, options: PredictOptions) -> tuple[int, ...]:
 
     Raises:
         UnsupportedMethod: the model cannot be explained so.
-        InvalidParameter: ``target`` and ``targets`` together, or an empty list.
+        InvalidParameter: ``target`` and ``targets`` together, an empty list, or either where the map
+            is the same for every class.
         UnknownClass: the model has no such class.
     """
     if not isinstance(options, ExplainOptions):
@@ -328,13 +367,44 @@ def _targets(model: Model, options: PredictOptions) -> tuple[int, ...]:
     own = model.bundle.card.explanation.method
     if options.method not in (None, own):
         raise UnsupportedMethod(f"{model.name} cannot be explained by {options.method!r}", methods=[own])
-    if options.target is not None and options.targets is not None:
+    given = [name for name in ("target", "targets") if getattr(options, name) is not None]
+    if given and not model.bundle.card.explanation.class_specific:
+        raise InvalidParameter(
+            f"the map of {model.name} is the same for every class; leave {given[0]} out", parameter=given[0]
+        )
+    if len(given) == 2:
         raise InvalidParameter("give target or targets, not both", parameter="targets")
     if options.targets is not None:
         if not options.targets:
             raise InvalidParameter("targets is empty", parameter="targets")
         return tuple(model.class_index(target) for target in options.targets)
     return (-1,) if options.target is None else (model.class_index(options.target),)
+
+
+def _places(card: ModelCard, targets: tuple[int, ...], answer: Answer) -> list[dict[str, Any]]:
+    """What each map of an answer is of: a class, or all of them, at a scale if there are several."""
+    if card.explanation.class_specific:
+        predicted = int(answer.logits.argmax())
+        resolved = [predicted if target < 0 else target for target in targets]
+        return [{"target": {"label": card.labels[index], "index": index}} for index in resolved]
+    scales = card.explanation.scales
+    return [{"target": None, "scale": scale} for scale in range(scales)] if scales > 1 else [{"target": None}]
+
+
+def _classify(card: ModelCard, answer: Answer, top_k: int) -> dict[str, Any]:
+    """The class, its score, and the best ``top_k``."""
+    scores = _softmax(answer.logits)
+    order = np.argsort(-answer.logits, kind="stable")[:top_k].tolist()
+    top = [
+        {
+            "label": card.labels[index],
+            "index": index,
+            "score": float(scores[index]),
+            "logit": float(answer.logits[index]),
+        }
+        for index in order
+    ]
+    return {**{key: top[0][key] for key in ("label", "index", "score")}, "top_k": top}
 
 
 def _softmax(logits: Float32) -> Float32:

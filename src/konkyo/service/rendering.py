@@ -196,7 +196,13 @@ def part_of(map_: Float32, part: Part) -> Float32:
     return np.maximum(map_ if part == "positive" else -map_, 0)
 
 
-def spotlight(map_: Float32, image: UInt8, frame: Frame, part: Part) -> UInt8:
+def normalised(map_: Float32, value_range: tuple[float, float]) -> Float32:
+    """A map on the scale of its range, so that maps of different images compare: (h, w) -> [0, 1]."""
+    low, high = value_range
+    return np.asarray(((map_ - low) / max(high - low, 1e-12)).clip(0, 1), np.float32)
+
+
+def spotlight(map_: Float32, image: UInt8, frame: Frame, part: Part, strongest: float | None = None) -> UInt8:
     """The product of map and image on black (GCM): lit where the image speaks for the class.
 
     Args:
@@ -205,6 +211,7 @@ def spotlight(map_: Float32, image: UInt8, frame: Frame, part: Part) -> UInt8:
         frame: where to draw.
         part: ``both`` draws the positive part above the negative one, as the paper does, on one
             scale, so that their strengths compare.
+        strongest: product drawn at full brightness; default: close to the largest.
 
     Returns:
         (H, W, 3) uint8, or (2 H, W, 3) for both.
@@ -213,19 +220,31 @@ def spotlight(map_: Float32, image: UInt8, frame: Frame, part: Part) -> UInt8:
     product = weights[..., None] * (
         frame.fit(image).astype(np.float32) / np.float32(255)
     )  # the contribution map
-    bright = np.quantile(np.abs(product[frame.inside]).max(axis=2), SPOTLIGHT_QUANTILE)
-    scale = 255 / max(float(bright), 1e-12)
+    if strongest is None:
+        strongest = float(np.quantile(np.abs(product[frame.inside]).max(axis=2), SPOTLIGHT_QUANTILE))
+    scale = 255 / max(strongest, 1e-12)
     rows = [part_of(product, side) for side in (("positive", "negative") if part == "both" else (part,))]
     return _to_uint8(np.concatenate(rows) * scale)
 
 
-def blend(map_: Float32, image: UInt8, frame: Frame, part: Part, colormap: Colormap, alpha: float) -> UInt8:
+def blend(
+    map_: Float32,
+    image: UInt8,
+    frame: Frame,
+    part: Part,
+    colormap: Colormap,
+    alpha: float,
+    strongest: float | None = None,
+) -> UInt8:
     """Colours over the image: (H, W, 3) uint8, ``alpha`` of the colour and the rest of the image.
 
     ``signed`` is warm for positive and cool for negative values, and fades to the image at 0.
+    ``strongest`` is the value of the end of the colours; default: the map's largest.
     """
     weights = _drawable(map_, frame)
-    strength = part_of(weights, part) / max(float(np.abs(weights).max()), 1e-12)  # [-1, 1]
+    if strongest is None:
+        strongest = float(np.abs(weights).max())
+    strength = part_of(weights, part) / max(strongest, 1e-12)  # [-1, 1]
     if part == "negative" and colormap == "signed":
         strength = -strength
     base = frame.fit(image).astype(np.float32)
@@ -240,8 +259,18 @@ def blend(map_: Float32, image: UInt8, frame: Frame, part: Part, colormap: Color
     return _to_uint8(base + (colour - base) * opacity)
 
 
-def contour(map_: Float32, image: UInt8, frame: Frame, part: Part, threshold: float) -> UInt8:
-    """Outlines at a share of the map's maximum, warm for positive and cool for negative: (H, W, 3)."""
+def contour(
+    map_: Float32,
+    image: UInt8,
+    frame: Frame,
+    part: Part,
+    threshold: float,
+    strongest: float | None = None,
+) -> UInt8:
+    """Outlines at a share of the map's maximum, or of ``strongest``: (H, W, 3).
+
+    Warm for positive and cool for negative values.
+    """
     weights = _drawable(map_, frame)
     drawing = frame.fit(image).copy()
     thickness = max(1, round(min(drawing.shape[:2]) / 200))
@@ -251,7 +280,8 @@ def contour(map_: Float32, image: UInt8, frame: Frame, part: Part, threshold: fl
         values = part_of(weights, "positive" if side == "positive" else "negative")
         if values.max() <= 0:
             continue
-        mask = (values >= threshold * values.max()).astype(np.uint8)
+        largest = values.max() if strongest is None else strongest
+        mask = (values >= threshold * largest).astype(np.uint8)
         outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(drawing, outlines, -1, colour.tolist(), thickness)
     return drawing

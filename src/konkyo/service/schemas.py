@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
 
 from konkyo.models.card import ModelCard
 from konkyo.service.rendering import Colormap, Overlay, Part, Status
@@ -46,6 +46,12 @@ class ExplainOptions(PredictOptions):
     regions: float = Field(
         default=0.15, gt=0, lt=1, description="threshold of the regions, share of the maximum"
     )
+    attention: SkipValidation[str | list[list[float]] | None] = Field(
+        default=None,
+        description="attention map to decide by, over the network's input: base64 of an 8-bit PNG, "
+        "transparent for the network's own value, or rows of numbers, negative for it",
+    )
+    """Checked by ``read_attention``, which names one fault and not one for every cell."""
 
 
 class _Body(BaseModel):
@@ -131,26 +137,38 @@ class OverlayBody(_Body):
 
 
 class MapAnswer(_Body):
-    """The explanation of one class."""
+    """One map: of a class, or, without a target, of all of them, at a scale where there are several."""
 
     status: Status
     target: ClassRef | None
+    scale: int | None = None
     map: MapBody | None = None
     regions: list[Region] = Field(default_factory=list)
     overlay: OverlayBody | None = None
 
 
 class ExplanationBody(MapAnswer):
-    """The explanation; with several targets, ``maps`` holds each and the rest repeats the first."""
+    """The explanation; ``maps`` holds each of several targets or scales, the rest repeats the first."""
 
     method: str
     maps: list[MapAnswer] | None = None
 
 
+class Original(_Body):
+    """The answer to the same image without the caller's edit."""
+
+    label: str
+    index: int
+    score: float
+    top_k: list[Score]
+    explanation: ExplanationBody
+
+
 class Explained(Prediction):
-    """Answer of ``:explain``."""
+    """Answer of ``:explain``; of the edited map, where one was brought."""
 
     explanation: ExplanationBody
+    original: Original | None = None
 
 
 class ErrorDetail(_Body):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from konkyo.imaging import UInt8
-from konkyo.models.card import InputSpec
+from konkyo.models.card import ModelCard
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -36,8 +36,11 @@ class Engine(Protocol):
     device: str
     faithful: bool
 
-    def run(self, images: UInt8, targets: Int64) -> Outputs:
+    def run(self, images: UInt8, targets: Int64, attention: Float32 | None = None) -> Outputs:
         """Images (B, H, W, 3) uint8, targets (B, K) int64 with −1 for the predicted class.
+
+        ``attention`` (B, h', w') is an edit of the map, only for models whose card says that they take
+        one; a negative cell, and None everywhere, is the network's own value.
 
         Called from one thread at a time. Raises whatever the runtime raises.
         """
@@ -52,8 +55,10 @@ class Engine(Protocol):
         ...
 
 
-def run_blank(engine: Engine, spec: InputSpec) -> None:
-    """Classify a black image, with a map and without, to warm up an engine."""
-    image = np.zeros((1, spec.height, spec.width, 3), np.uint8)
+def run_blank(engine: Engine, card: ModelCard) -> None:
+    """Classify a black image, with a map, without, and with an edited one, to warm up an engine."""
+    image = np.zeros((1, card.input.height, card.input.width, 3), np.uint8)
     for k in (1, 0):
         engine.run(image, np.full((1, k), -1, np.int64))
+    if card.explanation.takes_attention:
+        engine.run(image, np.full((1, 1), -1, np.int64), np.ones((1, 1, 1), np.float32))

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from konkyo.errors import BundleError
 from konkyo.imaging import UInt8
 from konkyo.models.bundle import ONNX, Bundle
-from konkyo.service.engines.base import Int64, Outputs, run_blank
+from konkyo.service.engines.base import Float32, Int64, Outputs, run_blank
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class OnnxEngine:
         path = bundle.file(ONNX)
         if path is None:
             raise BundleError(f"{bundle.path}: the bundle has no {ONNX}", file=ONNX)
-        self._input = bundle.card.input
+        self._card = bundle.card
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -56,14 +56,17 @@ class OnnxEngine:
             raise BundleError("device is cuda, but ONNX Runtime found no CUDA device that works")
         logger.info("%s runs in ONNX Runtime on %s", bundle.card.name, self.device)
 
-    def run(self, images: UInt8, targets: Int64) -> Outputs:
+    def run(self, images: UInt8, targets: Int64, attention: Float32 | None = None) -> Outputs:
         """See ``Engine.run``."""
-        logits, maps = self._session.run(["logits", "maps"], {"image": images, "targets": targets})
+        inputs = {"image": images, "targets": targets}
+        if attention is not None:  # else the graph's own default
+            inputs["attention"] = attention
+        logits, maps = self._session.run(["logits", "maps"], inputs)
         return Outputs(np.asarray(logits), np.asarray(maps))
 
     def warm_up(self) -> None:
         """See ``Engine.warm_up``."""
-        run_blank(self, self._input)
+        run_blank(self, self._card)
 
     def close(self) -> None:
         """Drop the session."""

@@ -10,7 +10,7 @@ from konkyo.errors import BundleError
 from konkyo.imaging import UInt8
 from konkyo.models.bundle import Bundle
 from konkyo.models.loading import load_explained
-from konkyo.service.engines.base import Int64, Outputs, run_blank
+from konkyo.service.engines.base import Float32, Int64, Outputs, run_blank
 
 
 class TorchEngine:
@@ -37,20 +37,19 @@ class TorchEngine:
         self.device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
         if threads:
             torch.set_num_threads(threads)
-        self._input = bundle.card.input
+        self._card = bundle.card
         self._module = load_explained(bundle).to(self.device).to(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def run(self, images: UInt8, targets: Int64) -> Outputs:
+    def run(self, images: UInt8, targets: Int64, attention: Float32 | None = None) -> Outputs:
         """See ``Engine.run``."""
-        logits, maps = self._module(
-            torch.from_numpy(images).to(self.device), torch.from_numpy(targets).to(self.device)
-        )
+        inputs = (images, targets) if attention is None else (images, targets, attention)
+        logits, maps = self._module(*(torch.from_numpy(values).to(self.device) for values in inputs))
         return Outputs(logits.float().cpu().numpy(), maps.float().cpu().numpy())
 
     def warm_up(self) -> None:
         """See ``Engine.warm_up``."""
-        run_blank(self, self._input)
+        run_blank(self, self._card)
 
     def close(self) -> None:
         """Drop the module."""

@@ -12,6 +12,8 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic_core import to_json
 
 from konkyo.errors import InvalidParameter, KonkyoError
+from konkyo.service.attention import read_attention
+from konkyo.service.engines.base import Float32
 from konkyo.service.http import Parsed, cancel_on_disconnect, parse, read_body, validate
 from konkyo.service.model import Model
 from konkyo.service.pipeline import Answered, ImageFormat, Question
@@ -176,14 +178,21 @@ async def _answer(request: Request, name: str, version: str | None, kind: type[P
             body = await stack.enter_async_context(read_body(request, state.settings, state.budget))
             parsed = await parse(request, body, state.settings)
             options = validate(kind, parsed.parameters)
-            picture = _picture(request, parsed, options) if isinstance(options, ExplainOptions) else None
+            picture, attention = None, None
+            if isinstance(options, ExplainOptions):
+                picture = _picture(request, parsed, options)
+                attention = await _attention(parsed, options)
+            if attention is not None:
+                stack.enter_context(state.budget.hold(attention.nbytes))
         milliseconds = options.deadline_ms or state.settings.default_deadline_ms
         deadline = arrived + milliseconds / 1e3 if milliseconds else None
 
         def ask(image: bytes | KonkyoError, identity: str) -> Awaitable[Answered]:
             if isinstance(image, KonkyoError):
                 raise image
-            return state.pipeline.answer(model, Question(identity, image, options, picture, deadline))
+            return state.pipeline.answer(
+                model, Question(identity, image, options, picture, attention, deadline)
+            )
 
         async def ask_alone(image: bytes | KonkyoError, identity: str) -> dict[str, Any]:
             """One of several images: its error is its own answer."""
@@ -224,6 +233,19 @@ def _picture(request: Request, parsed: Parsed, options: ExplainOptions) -> Image
         if "json" in part or "*/*" in part:
             return None
     return None
+
+
+async def _attention(parsed: Parsed, options: ExplainOptions) -> Float32 | None:
+    """The edited map, None if there is none.
+
+    Raises:
+        InvalidParameter: it cannot be read, or there are several images.
+    """
+    if options.attention is None:
+        return None
+    if len(parsed.images) > 1:
+        raise InvalidParameter("attention is of one image; send one image a request", parameter="attention")
+    return await asyncio.to_thread(read_attention, options.attention)
 
 
 def _respond(model: Model, answered: Answered, picture: ImageFormat | None) -> Response:
