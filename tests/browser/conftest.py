@@ -9,12 +9,15 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
+from konkyo.imaging import ResizeMode
 from konkyo.service.demo import running_server
+from konkyo.service.settings import ZOO
 
-from .look import Visit
+from .look import CROP, GCM, SQUASH, Visit
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = [
@@ -27,6 +30,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+DEFECTS = ("blowhole", "break", "crack", "fray", "free", "uneven")
 WINDOW = {"viewport": {"width": 1280, "height": 1000}}
 
 expect.set_options(timeout=20_000)
@@ -42,13 +46,43 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a ``konkyo serve`` of our own, or of a running server named in KONKYO_TEST_URL."""
     if running := os.environ.get("KONKYO_TEST_URL"):
         yield running.rstrip("/")
         return
-    with running_server("--log-level", "warning") as address:
+    repository = tmp_path_factory.mktemp("repository")
+    (repository / GCM).symlink_to(ZOO / GCM)
+    _write_untrained(repository / SQUASH / "1", "abn", "squash")
+    _write_untrained(repository / CROP / "1", "multiscale-abn", "center_crop", width=8)
+    with running_server("--repository", str(repository), "--log-level", "warning") as address:
         yield address
+
+
+def _write_untrained(out: Path, architecture: str, mode: ResizeMode, **arguments: Any) -> None:
+    """A bundle with random weights; its input, and so the grid of its maps, is wider than high."""
+    import torch  # nothing else here needs it
+
+    from konkyo.export.bundle import Origin, write_bundle
+    from konkyo.export.canary import smooth_image
+    from konkyo.models.classifier import Classifier
+    from konkyo.models.registry import build
+
+    torch.manual_seed(0)
+    weights = Classifier(build(architecture, len(DEFECTS), **arguments)).state_dict()
+    samples = np.stack([smooth_image(48, 32, seed) for seed in range(2)])
+    origin = Origin(
+        architecture=architecture,
+        arguments=arguments,
+        labels=DEFECTS,
+        method="attention",
+        data="none",
+        licence="none",
+        command="none",
+        epochs=0,
+        resize_mode=mode,
+    )
+    write_bundle(out, weights, samples, origin)
 
 
 # A module and not a session: while Playwright runs, no test of another module could run an event loop.

@@ -7,6 +7,8 @@ import io
 import json
 import re
 from collections.abc import Callable
+from email.parser import BytesParser
+from email.policy import HTTP
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,28 @@ import numpy.typing as npt
 from PIL import Image
 from playwright.sync_api import ConsoleMessage, Page, Route, expect
 
+GCM = "gcm-cifar10"
+SQUASH = "abn-magnetic-tile"
+"""One scale; squashes an image into its input."""
+CROP = "abn-crop"
+"""Three scales; sees the middle of an image."""
+
 EXPLAIN = re.compile(r":explain\?")
 DESCRIBE = re.compile(r"/v1/models/[^/:?]+$")
 
-# Chromium may drop a body before a test reads it, so the page keeps its answers itself.
-KEEP_ANSWERS = """
+# Chromium may drop a body before a test reads it, and shows no body with a file in it, so the page keeps its
+# answers and its forms itself; a form as the bytes that the browser makes of it.
+KEEP = """
     const plainly = fetch;
     window.answers = [];
+    window.forms = [];
     window.fetch = async (url, options) => {
+        if (options?.body instanceof FormData) {
+            const request = new Request(url, options);
+            const bytes = new Uint8Array(await request.arrayBuffer());
+            const body = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+            forms.push({ type: request.headers.get("content-type"), body });
+        }
         const response = await plainly(url, options);
         if (/:explain/.test(url)) answers.push(await response.clone().json());
         return response;
@@ -45,7 +61,7 @@ class Visit:
         self.server = server
         self.urls: list[str] = []
         self.complaints: list[str] = []
-        page.add_init_script(KEEP_ANSWERS)
+        page.add_init_script(KEEP)
         page.on("request", lambda request: self.urls.append(request.url))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", self._listen)
@@ -54,11 +70,18 @@ class Visit:
         if message.type in ("error", "warning"):
             self.complaints.append(message.text)
 
-    def open(self) -> None:
+    def open(self, model: str | None = GCM) -> None:
+        """Open the page and choose a model; None leaves the page's own choice."""
         self.page.goto(self.server)
         # Selectors are watched in the browser; expect() would ask again and again, ever more rarely.
-        self.page.wait_for_selector("[data-sample]")
-        self.page.wait_for_selector("#target option:nth-child(2)", state="attached")
+        self.page.wait_for_selector("#card:not([hidden])")
+        if model is not None:
+            self.use(model)
+
+    def use(self, model: str) -> None:
+        """Choose a model."""
+        self.page.select_option("#model", model)
+        self.page.wait_for_selector(f'#card-list dd:text-is("{model}, version 1")', state="attached")
 
     def sample(self, name: str) -> dict[str, Any]:
         """Choose a sample; returns the service's answer, once shown."""
@@ -73,6 +96,16 @@ class Visit:
         expect(self.page.locator("#label")).to_have_text(answer["label"])
         return answer
 
+    def form(self) -> dict[str, bytes]:
+        """The parts of the last form that was sent, by name."""
+        form = self.page.evaluate("forms.at(-1)")
+        head = f"content-type: {form['type']}\r\n\r\n".encode()
+        message = BytesParser(policy=HTTP).parsebytes(head + base64.b64decode(form["body"]))
+        return {
+            str(part.get_param("name", header="content-disposition")): bytes(part.get_payload(decode=True))
+            for part in message.iter_parts()
+        }
+
     def change(self, patch: Callable[[dict[str, Any]], object], url: re.Pattern[str] = EXPLAIN) -> None:
         """Alter every answer from now on before the page sees it."""
 
@@ -84,9 +117,9 @@ class Visit:
 
         self.page.route(url, handle)
 
-    def canvas(self) -> Pixels:
+    def canvas(self, selector: str = "#canvas") -> Pixels:
         """The picture: (H, W, 3)."""
-        url = self.page.evaluate("document.getElementById('canvas').toDataURL('image/png')")
+        url = self.page.locator(selector).first.evaluate("canvas => canvas.toDataURL('image/png')")
         data = base64.b64decode(url.partition(",")[2])
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 

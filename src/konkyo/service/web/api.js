@@ -36,13 +36,21 @@ export async function readSample(sample) {
 }
 
 // The bytes go as they are: the service decodes, and is the one to judge what it can read.
-export function explain(model, blob, { target, method, picture }, signal) {
+// attention: rows of cells, negative where the network keeps its own value; null asks for its own throughout.
+export function explain(model, blob, { target, method, picture, attention }, signal) {
   const query = new URLSearchParams({ map: "float32", top_k: "10", frame: "original" });
   query.set("overlay", picture ? "blend" : "none");
   if (picture) query.set("alpha", "0");
   if (target) query.set("target", target);
   if (method) query.set("method", method);
-  const headers = { "content-type": blob.type || "application/octet-stream", accept: "application/json" };
   const path = `/v1/models/${encodeURIComponent(model)}:explain?${query}`;
-  return json(path, { method: "POST", body: blob, headers, signal });
+  const headers = { accept: "application/json" };
+  if (!attention) {
+    headers["content-type"] = blob.type || "application/octet-stream";
+    return json(path, { method: "POST", body: blob, headers, signal });
+  }
+  const body = new FormData();
+  body.append("image", blob);
+  body.append("attention", JSON.stringify(attention));
+  return json(path, { method: "POST", body, headers, signal });
 }

@@ -1,6 +1,6 @@
 // The lists beside the picture.
 
-import { number, percent, regionWords, score as scoreWords } from "./words.js";
+import { explanationWords, levelWords, number, percent, regionWords, score as scoreWords } from "./words.js";
 
 export const byId = (id) => document.getElementById(id);
 
@@ -9,6 +9,9 @@ export function element(tag, properties = {}, ...children) {
   node.append(...children);
   return node;
 }
+
+// A button that cannot be used now keeps its place and its focus.
+export const able = (button, can) => button.setAttribute("aria-disabled", String(!can));
 
 export function showSamples(samples, choose) {
   byId("samples").replaceChildren(
@@ -35,21 +38,26 @@ export function fillSelect(select, values, chosen, first = null) {
   if (values.includes(chosen)) select.value = chosen;
 }
 
+// The cells of a row: class, bar, score.
+function bar({ label, score, logit }) {
+  const fill = element("span", { className: "fill" });
+  fill.style.inlineSize = percent(Math.max(0, Math.min(1, score)), 2).replace(" ", "");
+  const rail = element("span", { className: "rail" }, fill);
+  rail.setAttribute("aria-hidden", "true");
+  const value = element("span", { className: "value", textContent: scoreWords(score) });
+  if (logit !== undefined) value.title = `logit ${number(logit)}`;
+  return [element("span", { className: "class", textContent: label }), rail, value];
+}
+
 // One button a class. Focus stays on the class it was on, though the list is made anew.
 export function showBars(answer, target, choose) {
   const list = byId("bars");
   const focused = list.contains(document.activeElement) ? document.activeElement.dataset.label : null;
   list.replaceChildren(
-    ...answer.top_k.map(({ label, score, logit }) => {
-      const fill = element("span", { className: "fill" });
-      fill.style.inlineSize = percent(Math.max(0, Math.min(1, score)), 2).replace(" ", "");
-      const rail = element("span", { className: "rail" }, fill);
-      rail.setAttribute("aria-hidden", "true");
-      const value = element("span", { className: "value", textContent: scoreWords(score) });
-      if (logit !== undefined) value.title = `logit ${number(logit)}`;
-      const row = [element("span", { className: "class", textContent: label }), rail, value];
-      if (!choose) return element("li", { className: "row" }, ...row);
-      const button = element("button", { type: "button", className: "row" }, ...row);
+    ...answer.top_k.map((entry) => {
+      const { label } = entry;
+      if (!choose) return element("li", { className: "row" }, ...bar(entry));
+      const button = element("button", { type: "button", className: "row" }, ...bar(entry));
       button.dataset.label = label;
       button.setAttribute("aria-pressed", String(label === target));
       button.addEventListener("click", () => choose(label));
@@ -59,8 +67,53 @@ export function showBars(answer, target, choose) {
   if (focused !== null) list.querySelector(`[data-label="${CSS.escape(focused)}"]`)?.focus();
 }
 
-export function showRegions(regions) {
-  const items = regions.map((region) => element("li", { textContent: regionWords(region) }));
+// before and after: answers, after null until it is there; each with its maps, finest first.
+export function showComparison(before, mapsBefore, after, mapsAfter, draw) {
+  showSide(byId("before"), before, mapsBefore, draw);
+  showSide(byId("after"), after, after ? mapsAfter : mapsBefore, after ? draw : (canvas, map) => {
+    draw(canvas, map); // for its size alone
+    canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+  });
+}
+
+function showSide(side, answer, maps, draw) {
+  const when = side.id;
+  const pictures = maps.map((map, level) => {
+    const canvas = element("canvas", { className: answer ? "" : "pending" });
+    draw(canvas, map);
+    const words = maps.length > 1 ? `, ${levelWords(level, maps.length).toLowerCase()}` : "";
+    if (answer) canvas.setAttribute("role", "img");
+    canvas.setAttribute(answer ? "aria-label" : "aria-hidden", answer ? `Attention ${when}${words}` : "true");
+    return canvas;
+  });
+  side.querySelector(".maps").replaceChildren(...pictures);
+  side.querySelector(".class").textContent = answer?.label ?? "–";
+  side.querySelector(".value").textContent = answer ? scoreWords(answer.score) : "";
+  side.querySelector(".bars").replaceChildren(...(answer?.top_k ?? []).map((entry) => element("li", { className: "row" }, ...bar(entry))));
+}
+
+// One button for each of several maps; none for one alone.
+export function showLevels(maps, chosen, draw, choose) {
+  const list = byId("levels");
+  const focused = list.contains(document.activeElement);
+  list.replaceChildren(
+    ...maps.map((map, level) => {
+      const canvas = element("canvas");
+      canvas.setAttribute("aria-hidden", "true");
+      draw(canvas, map);
+      const button = element("button", { type: "button" }, canvas, element("span", { textContent: levelWords(level, maps.length) }));
+      button.setAttribute("aria-pressed", String(level === chosen));
+      button.addEventListener("click", () => choose(level));
+      return element("li", {}, button);
+    }),
+  );
+  byId("levels-part").hidden = !maps.length;
+  if (focused) list.querySelector("[aria-pressed=true]")?.focus();
+}
+
+// of: what the map is made of, in a word.
+export function showRegions(regions, of) {
+  const items = regions.map((region) => element("li", { textContent: regionWords(region, of) }));
   if (!items.length) items.push(element("li", { className: "none", textContent: "No region stands out." }));
   byId("region-list").replaceChildren(...items);
 }
@@ -68,7 +121,7 @@ export function showRegions(regions) {
 export function showCard(card) {
   const facts = [["Name", `${card.name}, version ${card.version}`], ["Network", card.architecture]];
   if (card.input) facts.push(["Input", `${card.input.width} × ${card.input.height} pixels`]);
-  if (card.explanation) facts.push(["Explanation", `${card.explanation.method}, ${card.explanation.map_kind?.replaceAll("_", " ")}`]);
+  if (card.explanation) facts.push(["Explanation", explanationWords(card.explanation)]);
   const { data, licence, accuracy, accuracy_images: images, parameters, date } = card.provenance ?? {};
   if (accuracy !== null && accuracy !== undefined) {
     facts.push(["Accuracy", percent(accuracy, 2) + (images ? ` on ${images.toLocaleString("en")} images` : "")]);

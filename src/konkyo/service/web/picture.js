@@ -6,6 +6,7 @@ const WARM = [238, 119, 22]; // for the class; with COOL a pair that colour-blin
 const COOL = [20, 110, 225];
 const SMALLEST = 768; // longest side of the canvas, in its own pixels
 const LARGEST = 1600;
+const SMALL = 320; // longest side of a small picture
 
 export async function decodeImage(blob) {
   try {
@@ -23,9 +24,9 @@ export function decodeMap(map) {
   return { values, width: map.width, height: map.height };
 }
 
-export function canvasSize([width, height]) {
+export function canvasSize([width, height], smallest = SMALLEST, largest = LARGEST) {
   const longest = Math.max(width, height);
-  const factor = Math.min(Math.max(longest, SMALLEST), LARGEST) / longest;
+  const factor = Math.min(Math.max(longest, smallest), largest) / longest;
   return [Math.max(1, Math.round(width * factor)), Math.max(1, Math.round(height * factor))];
 }
 
@@ -85,22 +86,26 @@ export function fullLight(base, field) {
   return sorted[Math.floor(0.995 * (sorted.length - 1))] || 1;
 }
 
-// look: {view: spotlight|overlay, part: positive|negative|both, opacity: 0..1, scale > 0}
-// Both views leave the plain image at opacity 0.
+// How much colour covers the picture: values below the middle would else be lost on a photograph.
+const cover = (size) => 0.92 * Math.min(1, size) ** 0.75;
+
+// look: {view: spotlight|overlay|edit, part: positive|negative|both, opacity: 0..1, floor < scale}; values from floor,
+// which is 0 for signed maps, to scale fill the colours.
+// All views leave the plain image at opacity 0.
 export function compose(base, field, look, out) {
-  const { part, opacity, scale } = look;
+  const { part, opacity, floor, scale } = look;
   const spotlight = look.view === "spotlight";
   const from = base.data;
   const to = out.data;
   for (let k = 0, p = 0; k < field.length; k++, p += 4) {
     const seen = !Number.isNaN(field[k]);
-    let t = seen ? field[k] / scale : 0;
+    let t = seen ? (field[k] - floor) / (scale - floor) : 0;
     if (part === "positive") t = Math.max(t, 0);
     if (part === "negative") t = Math.min(t, 0);
     const size = Math.abs(t);
     const grey = 0.2126 * from[p] + 0.7152 * from[p + 1] + 0.0722 * from[p + 2];
     const ink = t < 0 ? COOL : WARM;
-    const strength = 0.92 * Math.min(1, size) ** 0.75;
+    const strength = cover(size);
     for (let n = 0; n < 3; n++) {
       const plain = from[p + n];
       // The product of map and image; or colour over an image that steps back to grey, so that colour means the map.
@@ -118,13 +123,55 @@ export function compose(base, field, look, out) {
 export function drawLegend(canvas, look) {
   const context = canvas.getContext("2d");
   const { width } = canvas;
-  const low = look.part === "positive" ? 0 : -look.scale;
+  const low = look.part === "positive" ? look.floor : -look.scale;
   const high = look.part === "negative" ? 0 : look.scale;
   const field = Float32Array.from({ length: width }, (_, i) => low + ((high - low) * i) / (width - 1));
   const base = new ImageData(width, 1);
   base.data.fill(look.view === "spotlight" ? 255 : 168);
   context.putImageData(compose(base, field, look, new ImageData(width, 1)), 0, 0);
   return [low, high];
+}
+
+// A small picture of a map over the image.
+export function drawSmall(canvas, bitmap, map, { map_to_original, original }, look) {
+  const size = canvasSize(original, SMALL, SMALL);
+  [canvas.width, canvas.height] = size;
+  const base = drawBase(bitmap, size);
+  const field = toField(map, map_to_original, original, size);
+  canvas.getContext("2d").putImageData(compose(base, field, look, new ImageData(...size)), 0, 0);
+}
+
+// The cells of a map on a picture in grey: the network's own values, and the edit. What is painted is framed, and
+// hatched where it is 0, so that neither colour nor brightness has to be told apart.
+export function drawCells(context, map, edit, { map_to_original, original }, { opacity }, pixelRatio) {
+  const [a, , c, , e, f] = map_to_original;
+  const across = (x) => Math.round(((a * x + c) * context.canvas.width) / original[0]);
+  const down = (y) => Math.round(((e * y + f) * context.canvas.height) / original[1]);
+  const { width: w, height: h } = edit;
+  const [grid, frame, hatch] = [new Path2D(), new Path2D(), new Path2D()];
+  const line = (path, x0, y0, x1, y1) => { path.moveTo(across(x0), down(y0)); path.lineTo(across(x1), down(y1)); };
+  context.fillStyle = `rgb(${WARM})`;
+  for (let y = 0; y < h; y++) {
+    for (let x = 0; x < w; x++) {
+      const painted = edit.at(x, y);
+      context.globalAlpha = opacity * cover(painted < 0 ? Math.max(map.values[y * w + x], 0) : painted);
+      const [left, top] = [across(x), down(y)];
+      context.fillRect(left, top, across(x + 1) - left, down(y + 1) - top);
+      if (painted === 0) for (const s of [0.25, 0.75]) line(hatch, x + s - 0.25, y + s + 0.25, x + s + 0.25, y + s - 0.25);
+      if (painted !== (x + 1 < w ? edit.at(x + 1, y) : -1)) line(frame, x + 1, y, x + 1, y + 1);
+      if (painted !== (y + 1 < h ? edit.at(x, y + 1) : -1)) line(frame, x, y + 1, x + 1, y + 1);
+      if (x === 0 && painted >= 0) line(frame, 0, y, 0, y + 1);
+      if (y === 0 && painted >= 0) line(frame, x, 0, x + 1, 0);
+    }
+  }
+  for (let x = 0; x <= w; x++) line(grid, x, 0, x, h);
+  for (let y = 0; y <= h; y++) line(grid, 0, y, w, y);
+  context.globalAlpha = 1;
+  for (const [path, colour, width] of [[grid, "#fff3", 1], [hatch, "#0009", 2.5], [hatch, "#fff", 1], [frame, "#000c", 3.5], [frame, "#fff", 1.5]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = width * pixelRatio;
+    context.stroke(path);
+  }
 }
 
 export function drawRegions(context, regions, original, pixelRatio) {

@@ -40,14 +40,42 @@ export function timingWords({ total, ...stages }, batch) {
   return words.join(" · ");
 }
 
-export function regionWords({ box, peak, area, mass }) {
+// of: what the map is made of.
+export function regionWords({ box, peak, area, mass }, of) {
   const [x0, y0, x1, y1] = box.map(Math.round);
   const [x, y] = peak.map(Math.round);
-  return `x ${x0} to ${x1}, y ${y0} to ${y1}; peak at ${x}, ${y}; ${roughly(area)} of the image, ${roughly(mass)} of the evidence`;
+  return `x ${x0} to ${x1}, y ${y0} to ${y1}; peak at ${x}, ${y}; ${roughly(area)} of the image, ${roughly(mass)} of the ${of}`;
 }
 
+const HOW = {
+  spotlight: "The image, lit by",
+  overlay: "The image in grey, coloured by",
+  edit: "The image in grey, its cells coloured by",
+};
+
+// target: null where the map is one for all classes.
 export function pictureWords({ view, part, regions }, target) {
   const what = { positive: `what speaks for ${target}`, negative: `what speaks against ${target}`, both: `what speaks for and against ${target}` };
-  const how = view === "spotlight" ? "The image, lit by" : "The image in grey, coloured by";
-  return `${how} ${what[part]}${regions ? "; regions framed and numbered" : ""}`;
+  return `${HOW[view]} ${target === null ? "where the network looks" : what[part]}${regions ? "; regions framed and numbered" : ""}`;
 }
+
+export function explanationWords({ method, map_kind: kind, scales = 1 }) {
+  return [method, kind?.replaceAll("_", " "), scales > 1 ? `${scales} scales` : ""].filter(Boolean).join(", ");
+}
+
+// Of several maps, finest first.
+export function levelWords(level, levels) {
+  if (level === 0) return "Fine";
+  if (level === levels - 1) return "Coarse";
+  return levels === 3 ? "Middle" : `Middle ${level}`;
+}
+
+export const cellCount = (count) => `${count} ${count === 1 ? "cell" : "cells"}`;
+
+// value: the network's own; painted: negative where it is left.
+export function cellWords([x, y], value, painted) {
+  const place = `Column ${x + 1}, row ${y + 1}`;
+  return painted < 0 ? `${place}: ${number(value)}` : `${place}: painted ${painted}, was ${number(value)}`;
+}
+
+export const editWords = (count, all) => (count ? `${count} of ${cellCount(all)} painted` : "Nothing is painted.");
