@@ -30,7 +30,7 @@ def test_the_chain_computes_what_the_network_computes(settled, name):
     image = torch.randn(2, 3, 70, 100)
     network = settled(original(name, 7), image)
     chain = Backbone(7, name=name)
-    assert chain.training
+    assert all(module.training for module in chain.modules())  # also after it was checked
     chain.load_pretrained(network.state_dict())
     with torch.no_grad():
         expected, found = network(image), chain.eval()(image)

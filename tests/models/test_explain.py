@@ -169,8 +169,11 @@ def test_an_edit_is_an_input_only_where_the_method_takes_one(explained, images):
             explained(images, TARGETS, own)
         return
     with torch.no_grad():
-        edited = explained(images, TARGETS, own)
-    torch.testing.assert_close(edited, run(explained, images, TARGETS), rtol=0, atol=0)
+        unedited = explained(images, TARGETS, own)
+        logits, maps = explained(images, TARGETS, torch.full((4, 1, 1), 0.5))
+    torch.testing.assert_close(unedited, run(explained, images, TARGETS), rtol=0, atol=0)
+    assert (maps == 0.5).all()
+    assert not same(logits, unedited[0])
 
 
 @pytest.mark.parametrize("method", methods())

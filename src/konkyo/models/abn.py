@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from konkyo.models.attention import AttentionBranch, AttentionOutputs, at_stride_one, edited
-from konkyo.models.backbone import Backbone
+from konkyo.models.backbone import Backbone, probe
 from konkyo.models.registry import register
 
 Mechanism = Literal["residual", "plain"]
@@ -42,7 +43,7 @@ class ABN(nn.Module):
 
     Raises:
         ValueError: fewer than 2 classes, a backbone that cannot be cut, no such stage or part, none
-            after the cut, or another mechanism.
+            after the cut, a stage that cannot keep its grid, or another mechanism.
     """
 
     centred: ClassVar[bool] = True
@@ -77,6 +78,7 @@ class ABN(nn.Module):
             raise ValueError(f"{branch_end} is not after {stages[position].name}, where the features are cut")
         self.branch_channels = self.backbone.channels[self._branch_end - 1]
         self.attention_branch = AttentionBranch(self._next_stage(), self.branch_channels, num_classes)
+        self._require_grid()
 
     def forward(self, image: Tensor, attention: Tensor | None = None) -> Tensor:
         """Logits of the perception branch: (B, D, H, W), an edit (B, h', w') -> (B, N)."""
@@ -128,6 +130,19 @@ class ABN(nn.Module):
         """Give the backbone the weights of a trained one, and the attention branch a copy of its stage."""
         self.backbone.load_pretrained(state)
         self.attention_branch.stage = self._next_stage()
+
+    @torch.no_grad()
+    def _require_grid(self) -> None:
+        """That the branch runs, and keeps the grid: not every stage stands stride 1."""
+        self.eval()
+        try:
+            features = self.extract(probe())
+            fits = self.attention_branch.attention_map(features).shape[-2:] == features.shape[-2:]
+        except Exception:  # whatever a stage raises that reads its own strides
+            fits = False
+        self.train()
+        if not fits:
+            raise ValueError(f"the next stage of {self.backbone.name} cannot keep the grid at stride 1")
 
     def _next_stage(self) -> nn.Module:
         return at_stride_one(nn.Sequential(*self.backbone.parts[self.cut : self._branch_end]))

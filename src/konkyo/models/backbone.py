@@ -26,9 +26,6 @@ from konkyo.models.registry import register
 OWN = ("alexnet", *(f"cifar_resnet{depth}" for depth in DEPTHS))
 """Backbones of this package; every other name is timm's."""
 
-_PROBE = 64
-"""Sides of the image the chain is checked on."""
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -190,13 +187,18 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _require_chain(self, network: nn.Module) -> tuple[int, ...]:
-        """Compare the chain with the network; channels of each part before the head."""
-        features = probe = torch.linspace(-1, 1, 3 * _PROBE * _PROBE).view(1, 3, _PROBE, _PROBE)
-        network.eval()
+        """Compare the chain with the network; channels of each part before the head.
+
+        In double precision, because an untrained network may hand on so little that a wrong chain
+        would differ by less than a float can show.
+        """
+        features = image = probe(torch.float64)
+        network.eval().double()
         problem = ""
         channels: list[int] = []
         try:
-            if not torch.allclose(self.run(probe), network(probe), rtol=1e-4, atol=1e-5):
+            expected = network(image)
+            if (self.run(image) - expected).abs().max() > 1e-10 * expected.abs().max():
                 problem = "its forward pass is more than its parts one after the other"
             while (after := self.parts[len(channels)](features)).ndim == 4 and not _pools(features, after):
                 features = after
@@ -207,10 +209,15 @@ class Backbone(nn.Module):
         except Exception as error:  # whatever a forward pass raises that takes something else
             reason = str(error).partition("\n")[0] or type(error).__name__
             problem = f"its parts cannot be run one after the other: {reason}"
-        network.train()
+        network.float().train()
         if problem:
             raise ValueError(f"{self.name} cannot be cut into stages: {problem}")
         return tuple(channels)
+
+
+def probe(dtype: torch.dtype = torch.float32, side: int = 64) -> Tensor:
+    """A small image (1, 3, side, side) to find out on what a network does; the same every time."""
+    return torch.linspace(-1, 1, 3 * side * side, dtype=dtype).view(1, 3, side, side)
 
 
 def _create(name: str, num_classes: int) -> nn.Module:
