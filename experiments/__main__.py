@@ -26,7 +26,7 @@ def main() -> None:
         for run in plan():
             trained = is_done(run) and (run.folder / "best.ckpt").exists()
             if given.only in run.name and trained and not (run.folder / MEASURES).exists():
-                measure(run.folder)
+                measure(run.folder, curves=run.wants_curves)
                 print(run.name, flush=True)
     else:
         write_tables()

@@ -38,8 +38,13 @@ THRESHOLDS = tuple(step / 10 for step in range(11))
 _BATCH = 64
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """Measure the best checkpoint in a folder, and keep the figures beside it."""
+def measure(folder: Path, *, curves: bool) -> dict[str, Any]:
+    """Measure the best checkpoint in a folder, and keep the figures beside it.
+
+    Args:
+        folder: of a finished run.
+        curves: insertion and deletion as well, which take most of the time.
+    """
     state = checkpoint.load(folder / "best.ckpt")
     config = TrainConfig.model_validate(state["config"])
     data = open_data(config.model_copy(update={"masks": None}))
@@ -49,13 +54,13 @@ def measure(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "seconds": int((folder / DONE).read_text()),
         "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
-        **_attention(classifier, data),
+        **_figures(classifier, data, curves=curves),
     }
     (folder / MEASURES).write_text(json.dumps(found, indent=1), encoding="utf-8")
     return found
 
 
-def _attention(classifier: Classifier, data: ImageData) -> dict[str, Any]:
+def _figures(classifier: Classifier, data: ImageData, *, curves: bool) -> dict[str, Any]:
     test = data.test
     logits, maps = _answers(classifier, test)
     predictions = logits.argmax(axis=1)
@@ -67,25 +72,30 @@ def _attention(classifier: Classifier, data: ImageData) -> dict[str, Any]:
     }
     if maps is None:
         return found
-    curves = insertion_deletion(
-        lambda pixels: _answers(classifier, Images(pixels, np.zeros(len(pixels), np.int64)))[0],
-        test.pixels,
-        test.labels,
-        maps.mean(axis=1),
-        fill=data.train.pixels.mean(axis=(0, 1, 2)).round().astype(int).tolist(),
-        thresholds=THRESHOLDS,
-    )
-    found |= {
-        "insertion": curves.insertion_area,
-        "deletion": curves.deletion_area,
-        "score": curves.score,
-        "kept": float(curves.kept.mean()),
-        "map_range": [float(maps.min()), float(maps.max())],
-    }
+    found["map_range"] = [float(maps.min()), float(maps.max())]
+    if curves:
+        found |= _curves(classifier, data, maps.mean(axis=1))
     if test.masks is not None:
         found["scales"] = [dict(_against_masks(test, scale)) for scale in maps.swapaxes(0, 1)]
         found["corrected"] = _correct(classifier, test, logits)
     return found
+
+
+def _curves(classifier: Classifier, data: ImageData, maps: np.ndarray) -> dict[str, Any]:
+    found = insertion_deletion(
+        lambda pixels: _answers(classifier, Images(pixels, np.zeros(len(pixels), np.int64)))[0],
+        data.test.pixels,
+        data.test.labels,
+        maps,
+        fill=data.train.pixels.mean(axis=(0, 1, 2)).round().astype(int).tolist(),
+        thresholds=THRESHOLDS,
+    )
+    return {
+        "insertion": found.insertion_area,
+        "deletion": found.deletion_area,
+        "score": found.score,
+        "kept": float(found.kept.mean()),
+    }
 
 
 @torch.no_grad()

@@ -92,6 +92,11 @@ class Run:
         return RUNS / self.name
 
     @property
+    def wants_curves(self) -> bool:
+        """Whether insertion and deletion are asked of it: of the second experiment."""
+        return self.name.startswith(("abn-", *MINING))
+
+    @property
     def arguments(self) -> list[str]:
         """The command in words."""
         return shlex.split(self.command)
