@@ -1,4 +1,4 @@
-"""``make bench``: goodput against the bare session and the bare endpoint, latency, start and memory.
+"""``make bench``: goodput against the bare session and the bare endpoint, latency, start, memory, attention.
 
 Everything that is compared runs in turn, several rounds, and the median of the rounds' ratios
 counts: the machine's speed may drift, the ratio of neighbours does not.
@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks import machine
+from benchmarks import attention, machine
 from benchmarks.load import Result, drive, request_bytes
 from konkyo.models.bundle import ONNX
 from konkyo.service.settings import ZOO
 
 SAMPLES = Path(__file__).parent.parent / "src/konkyo/service/web/samples"
-SMALL, LARGE = "gcm-cifar10", "gcm-224"
+SMALL, LARGE, ATTENTION = "gcm-cifar10", "gcm-224", "abn-magnetic-tile"
 BATCH = 32
 
 
@@ -123,10 +123,18 @@ def goodput(server: str, echo: str, repository: Path, on: set[int], rounds: int,
         report(f"goodput 32x32 :{verb} / bare session", light, "-", "images/s")
 
 
+def tiles() -> list[bytes]:
+    """The sample tiles."""
+    return [path.read_bytes() for path in sorted(SAMPLES.glob("tile-*.jpg"))]
+
+
 def latency(server: str, rounds: int, seconds: float) -> None:
     """(b): one caller at a time, explain over predict."""
-    for model, side in ((LARGE, 224), (SMALL, 32)):
-        bodies = jpegs(side)
+    for model, title, bodies in (
+        (LARGE, "224x224", jpegs(224)),
+        (SMALL, "32x32", jpegs(32)),
+        (ATTENTION, "ABN 128x128", tiles()),
+    ):
         pairs = []
         for _ in range(rounds):
             explain, predict = (
@@ -134,7 +142,21 @@ def latency(server: str, rounds: int, seconds: float) -> None:
                 for verb in ("explain", "predict")
             )
             pairs.append((1e3 * statistics.median(explain), 1e3 * statistics.median(predict)))
-        report(f"latency {side}x{side} :explain / :predict", pairs, "<= 1.1", "ms")
+        report(f"latency {title} :explain / :predict", pairs, "<= 1.1", "ms")
+
+
+def with_map(server: str, rounds: int, seconds: float) -> None:
+    """(d): what the map of an attention branch network costs under load, raw and as a picture."""
+    bodies = tiles()
+    for query, title in (("?map=float32", "raw"), ("", "PNG, original frame")):
+        pairs = []
+        for _ in range(rounds):
+            explain, predict = (
+                load(server, f"/v1/models/{ATTENTION}:{verb}", bodies, BATCH, seconds).per_second
+                for verb in (f"explain{query}", "predict")
+            )
+            pairs.append((predict, explain))  # seconds of work per answer: the inverse of the rate
+        report(f"ABN with map ({title}) / without", pairs, "<= 1.05", "answers/s")
 
 
 def startup(rounds: int) -> None:
@@ -164,7 +186,8 @@ def main() -> None:
     startup(options.rounds)
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder)
-        (repository / SMALL).symlink_to(ZOO / SMALL)
+        for model in (SMALL, ATTENTION):
+            (repository / model).symlink_to(ZOO / model)
         large_bundle(repository)
         machine.pin(client)
         environment = {
@@ -177,6 +200,8 @@ def main() -> None:
         ):
             goodput(server, echo, repository, on, options.rounds, options.seconds)
             latency(server, options.rounds, options.seconds)
+            with_map(server, options.rounds, options.seconds)
+    attention.run(options.rounds, report)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ RUNS = Path("runs/abn-family")
 SEEDS = (0, 1, 2)
 SHARES = (0.1, 0.3, 0.5, 0.7, 1.0)
 SELECTIONS = ("confidence", "map-error")
+LAMBDA_MAP, TUNING_LR = 10.0, 5e-3
+"""At the rate of training, the last normalisation of a branch hardly moves in so few steps."""
 
 _BACKBONE = "tf_efficientnet_lite0"
 _RECIPE = (
@@ -164,10 +166,10 @@ def _tuning(seed: int, shares: tuple[float, ...] = SHARES) -> Iterator[Run]:
         after=(first,),
     )
     common = (
-        "--maps data/magnetic-tile/masks --lambda-map 1 "
+        f"--maps data/magnetic-tile/masks --lambda-map {LAMBDA_MAP:g} "
         f"--data data/magnetic-tile --fold {seed} --seed {seed} "
         "--batch-size 32 --flip-vertical --optimizer adamw --weight-decay 0.05 --precision 32-true "
-        f"--light 0.3 --class-balance 0.5 --select-by last --epochs {recipe.more_epochs} --lr {recipe.lr:g}"
+        f"--light 0.3 --class-balance 0.5 --select-by last --epochs {recipe.more_epochs} --lr {TUNING_LR:g}"
     )
     for selection in SELECTIONS:
         for share in shares:
@@ -181,8 +183,9 @@ def _tuning(seed: int, shares: tuple[float, ...] = SHARES) -> Iterator[Run]:
                 after=(f"{first}-export",),
             )
     name = f"tuned-labels-tiles-{seed}"
+    without = common.replace(f"--lambda-map {LAMBDA_MAP:g}", "--lambda-map 0")
     yield Run(
         name,
-        f"konkyo finetune {bundle} {common.replace('--lambda-map 1', '--lambda-map 0')} --out {RUNS / name}",
+        f"konkyo finetune {bundle} {without} --out {RUNS / name}",
         after=(f"{first}-export",),
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,40 +30,26 @@ class AttentionMiningNetwork(ABN):
 
     Args:
         num_classes: N, at least 2.
-        backbone: as for ``ABN``.
-        last_stage: as for ``ABN``.
-        split: as for ``ABN``.
-        branch_end: as for ``ABN``.
         mechanism: as for ``ABN``; ``plain`` as in the paper.
         mask_threshold: of T; the paper's 0.78 is for CUB-200-2010, 0.40 for Stanford Dogs.
         mask_sharpness: slope of the sigmoid that stands in for T in the backward pass, 10 as in GAIN.
+        **abn: the other arguments of ``ABN``.
 
     Raises:
+        TypeError: an argument that ``ABN`` does not take.
         ValueError: as ``ABN``, or a threshold outside (0, 1), or a sharpness of 0 or less.
     """
-
-    centred: ClassVar[bool] = True
 
     def __init__(
         self,
         num_classes: int,
         *,
-        backbone: str = "cifar_resnet20",
-        last_stage: str | None = None,
-        split: str | None = None,
-        branch_end: str | None = None,
         mechanism: Mechanism = "plain",
         mask_threshold: float = 0.4,
         mask_sharpness: float = 10.0,
+        **abn: Any,
     ) -> None:
-        super().__init__(
-            num_classes,
-            backbone=backbone,
-            last_stage=last_stage,
-            split=split,
-            branch_end=branch_end,
-            mechanism=mechanism,
-        )
+        super().__init__(num_classes, mechanism=mechanism, **abn)
         if not 0 < mask_threshold < 1:
             raise ValueError(f"the mask threshold lies between 0 and 1, not at {mask_threshold}")
         if mask_sharpness <= 0:
