@@ -4,9 +4,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:  # the tests of the service run without torch
-    from torch import nn
+    from torch import Tensor, nn
+
+# Time is no property of what is tested: on a busy machine any example may take long.
+settings.register_profile("konkyo", deadline=None)
+settings.load_profile("konkyo")
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +34,25 @@ def trained_like() -> Callable[[nn.Module, int], nn.Module]:
         return module.eval()
 
     return spread
+
+
+@pytest.fixture(scope="session")
+def settled(trained_like: Callable[..., nn.Module]) -> Callable[[nn.Module, Tensor], nn.Module]:
+    """``trained_like``, but by the statistics of the image: values stay of order 1 in deep networks."""
+
+    import torch
+    from torch import nn
+
+    def settle(network: nn.Module, image: Tensor) -> nn.Module:
+        trained_like(network)
+        norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
+        with torch.no_grad():
+            network.train()(image)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        return network.eval()
+
+    return settle

@@ -27,7 +27,7 @@ from konkyo.training.config import TrainConfig
 if TYPE_CHECKING:
     from konkyo.models.card import ModelCard
     from konkyo.models.registry import Network
-    from konkyo.training.data import ImageData, Images
+    from konkyo.training.data import ImageData
 
 
 By = Literal["confidence", "map-error"]
@@ -187,10 +187,15 @@ def export(
         epochs=len(state["history"]),
         resize_mode=config.resize_mode,
     )
-    ordered = state["data"].get("ordered", False)
     samples = state["samples"].numpy()
-    test = _test_split(config, data, data_root, labels=origin.labels, shape=samples.shape[1:])
+    measured_on = _test_data(config, data, data_root, labels=origin.labels, shape=samples.shape[1:])
 
+    measure = None
+    if measured_on is not None:
+        test = measured_on.test
+        measure = partial(
+            measure_accuracy, images=test.pixels, labels=test.labels, ordered=measured_on.ordered
+        )
     bundle, parity = write_bundle(
         out,
         state["model"],
@@ -198,9 +203,7 @@ def export(
         origin,
         name=name,
         version=version,
-        measure=partial(measure_accuracy, images=test.pixels, labels=test.labels, ordered=ordered)
-        if test
-        else None,
+        measure=measure,
         force=force,
     )
     for comparison in parity.comparisons:
@@ -209,15 +212,15 @@ def export(
     typer.echo(f"{bundle.path}: {bundle.card.name} {bundle.card.version}, {bundle.digest}")
 
 
-def _test_split(
+def _test_data(
     config: TrainConfig,
     data: str | None,
     root: Path | None,
     *,
     labels: tuple[str, ...],
     shape: tuple[int, ...],
-) -> Images | None:
-    """Of the data asked for, else of the run's own; none where that is not here."""
+) -> ImageData | None:
+    """The data asked for, else the run's own; none where that is not here."""
     from konkyo.training.errors import DataError
     from konkyo.training.sources import open_data
 
@@ -233,7 +236,7 @@ def _test_split(
         raise ValueError(f"{found.name} has other classes than the checkpoint: {', '.join(found.labels)}")
     if found.test.pixels.shape[1:] != shape:
         raise ValueError(f"{found.name} has images of {found.test.pixels.shape[1:]}, not {shape}")
-    return found.test
+    return found
 
 
 @app.command()

@@ -30,17 +30,8 @@ class Network:
     height: int = HEIGHT
 
 
-def settle(classifier, images):
-    """Give batch norms the statistics of the images."""
-    classifier.train()
-    with torch.no_grad():
-        for _ in range(50):
-            classifier(torch.from_numpy(images))
-    classifier.eval()
-
-
 @pytest.fixture(scope="session")
-def make(trained_like, images):
+def make(trained_like, settled, images):
     """A small network of a case, as if it had been trained."""
 
     def build_case(case, seed=0):
@@ -50,7 +41,7 @@ def make(trained_like, images):
         statistics = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)) if network.centred else ()
         model = trained_like(Explained(Classifier(network, *statistics), network.explanation))
         if model.explanation.takes_attention:  # deep ones need the statistics of what they see
-            settle(model.classifier, images)
+            settled(model.classifier, torch.from_numpy(images))
         return Network(case, architecture, CASES[case], model)
 
     return build_case

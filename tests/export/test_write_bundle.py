@@ -12,6 +12,7 @@ from konkyo.errors import BundleError
 from konkyo.export.bundle import Origin, write_bundle
 from konkyo.export.onnx import OnnxModel
 from konkyo.models.bundle import read_bundle
+from konkyo.models.card import Accuracy
 from konkyo.models.loading import load_explained
 
 LABELS = ("good", "crack", "dent", "stain")
@@ -40,7 +41,7 @@ def written(network, images, tmp_path_factory):
         network.model.classifier.state_dict(),
         images,
         origin_of(network),
-        measure=lambda graph: (0.75, 12),
+        measure=lambda graph: Accuracy(0.75, 12, 0.5, 0.25),
     )
     return bundle
 
@@ -92,6 +93,7 @@ def test_the_card_says_what_was_given(network, written):
     origin = card.provenance
     assert (origin.data, origin.licence, origin.command, origin.epochs) == ("parts", "CC0", "konkyo train", 3)
     assert (origin.accuracy, origin.accuracy_images) == (0.75, 12)
+    assert (origin.balanced_accuracy, origin.kappa) == (0.5, 0.25)
     assert origin.parameters == sum(parameter.numel() for parameter in network.model.parameters())
     assert 0 < origin.parity < 1e-5
 

@@ -24,7 +24,9 @@ async def clock() -> Clock:
 
 
 @pytest.fixture(scope="session")
-def attentive(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def attentive(
+    tmp_path_factory: pytest.TempPathFactory, settled: Callable[..., object]
+) -> Callable[[str], Path]:
     """Writes a small bundle of a network with attention, of random weights, in a repository of its own."""
 
     @cache
@@ -39,9 +41,7 @@ def attentive(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         arguments = {"splits": ["layer1", "layer2"], "width": 8} if architecture == "multiscale-abn" else {}
         torch.manual_seed(0)
         classifier = Classifier(build(architecture, 4, **arguments), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-        with torch.no_grad():
-            for _ in range(50):  # gives batch norms the statistics of the images
-                classifier(torch.from_numpy(samples))
+        settled(classifier, torch.from_numpy(samples))
         bundle, _ = write_bundle(
             tmp_path_factory.mktemp("attentive") / architecture / "1",
             classifier.state_dict(),

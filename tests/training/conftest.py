@@ -109,7 +109,7 @@ def _bundle(out: Path, state: dict[str, Any]) -> Bundle:
     Image.fromarray(canary[0].numpy()).save(out / CANARY)
     with torch.no_grad():
         logits, maps = model(canary, torch.tensor([[-1]]))
-    mean, std = (buffer.flatten().tolist() for buffer in (model.classifier.mean, model.classifier.std))
+    mean, std = (tuple(buffer.flatten().tolist()) for buffer in (model.classifier.mean, model.classifier.std))
     card = ModelCard(
         name="bars",
         version="1",

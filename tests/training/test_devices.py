@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +40,12 @@ def folder(data: ImageData, tmp_path: Path) -> Path:
     return tmp_path / "bars"
 
 
-def _train(folder: Path, *launcher: str, arch: str) -> tuple[Path, str]:
+def _train(folder: Path, *launcher: str, arch: str, more: Sequence[str] = ()) -> tuple[Path, str]:
     """The folder of the run and what was printed."""
     out = folder.with_name("two" if launcher else "one")
+    given = [*SETTINGS.split(), "--arch", arch, *more, "--out", str(out)]
     done = subprocess.run(
-        [sys.executable, *launcher, SCRIPT, "train", *SETTINGS.split(), "--arch", arch, "--out", str(out)],
+        [sys.executable, *launcher, SCRIPT, "train", *given],
         cwd=folder.parent,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -61,6 +63,7 @@ def test_the_weights_are_those_of_one_device(folder: Path) -> None:
     alone, shared = (checkpoint.load(run / "last.ckpt") for run in (one, two))
     for ours, theirs in zip(alone["history"], shared["history"], strict=True):
         del ours["seconds"], theirs["seconds"]
+        assert ours.pop("val_attention") is theirs.pop("val_attention") is None
         assert theirs == pytest.approx(ours, rel=1e-4)
     for name, weight in alone["model"].items():
         torch.testing.assert_close(shared["model"][name], weight, rtol=1e-3, atol=1e-5)
@@ -84,3 +87,14 @@ def test_validation_is_that_of_the_saved_weights(folder: Path) -> None:
         F.cross_entropy(logits, torch.from_numpy(val.labels)).item(), rel=1e-4
     )
     assert last["val_accuracy"] == pytest.approx(np.mean(logits.argmax(dim=1).numpy() == val.labels))
+
+
+def test_attention_mining_whose_losses_leave_parameters_out(folder: Path) -> None:
+    """Prototypes without a loss of theirs, and a step on the complement entropy, without class outputs."""
+    for path in [*sorted(folder.glob("lying/*"))[20:], *sorted(folder.glob("standing/*"))[20:]]:
+        path.unlink()
+    more = ["--arch-arg", 'last_stage="layer2"', "--epochs", "1", "--complement"]
+    two, _ = _train(folder, *TORCHRUN, arch="amb", more=more)
+    state = checkpoint.load(two / "last.ckpt")
+    assert [line["epoch"] for line in state["history"]] == [1]
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())

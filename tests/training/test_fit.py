@@ -16,16 +16,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from konkyo.models import registry
+from konkyo.models.attention import AttentionNetwork
+from konkyo.models.bundle import Bundle
 from konkyo.models.classifier import Classifier
 from konkyo.training import checkpoint
 from konkyo.training.config import TrainConfig
 from konkyo.training.curves import save_curves
-from konkyo.training.data import ImageData, Images
+from konkyo.training.data import NO_MASK, ImageData, Images
 from konkyo.training.errors import CheckpointError, TrainingError
 from konkyo.training.folder import load_folder
 from konkyo.training.loop import Epoch, fit
 
 Configure = Callable[..., TrainConfig]
+Trained = tuple[Path, Bundle]
 
 
 class Untouchable(Images):
@@ -52,7 +55,7 @@ class Failing(Images):
 
     @classmethod
     def after(cls, reads: int, images: Images) -> Failing:
-        failing = cls(images.pixels, images.labels)
+        failing = cls(images.pixels, images.labels, images.masks)
         object.__setattr__(failing, "reads", reads)
         return failing
 
@@ -130,6 +133,156 @@ def test_best_is_the_last_epoch_of_the_highest_validation_accuracy(
     assert len(_history(best)) == expected + 1
 
 
+class Linear(nn.Module):
+    """One layer: with labels that are noise its answers change from epoch to epoch."""
+
+    centred: ClassVar[bool] = True
+    explanation: ClassVar[str] = "none"
+    stride = 1
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16 * 16 * 3, num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.layer(image.flatten(1))
+        return logits
+
+
+class TestSelectBy:
+    @pytest.fixture
+    def noise(self, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> ImageData:
+        """Three classes, uneven, and nothing to tell them by."""
+        monkeypatch.setitem(registry._NETWORKS, "linear", Linear)
+        generator = np.random.default_rng(60)
+        train = Images(data.train.pixels[:64], generator.integers(0, 3, 64))
+        val = Images(data.val.pixels[:24], generator.choice(3, 24, p=[0.6, 0.3, 0.1]))
+        return ImageData("noise", ("a", "b", "c"), train, val, data.test)
+
+    @pytest.mark.parametrize(
+        ("select_by", "measure"),
+        [("balanced-accuracy", "val_balanced_accuracy"), ("kappa", "val_kappa"), ("last", "epoch")],
+    )
+    def test_the_best_epoch_is_the_last_of_the_highest(
+        self, noise: ImageData, configure: Configure, tmp_path: Path, select_by: str, measure: str
+    ) -> None:
+        best = fit(configure(arch="linear", epochs=4, lr=0.02, select_by=select_by), noise, tmp_path)
+        history = _history(tmp_path / "last.ckpt")
+
+        def highest(measure: str) -> int:
+            return max(range(4), key=lambda epoch: (history[epoch][measure], epoch))
+
+        assert highest(measure) != highest("val_accuracy")
+        assert len(_history(best)) == highest(measure) + 1
+
+    def test_both_measures_are_those_of_the_weights(
+        self, noise: ImageData, configure: Configure, tmp_path: Path
+    ) -> None:
+        """From the definitions: the mean recall, and 1 less the squared errors over those of chance."""
+        state = checkpoint.load(fit(configure(arch="linear", lr=0.02, select_by="last"), noise, tmp_path))
+        model = Classifier(Linear(3))
+        model.load_state_dict(state["model"])
+        with torch.no_grad():
+            found = model(torch.from_numpy(noise.val.pixels)).argmax(dim=1).numpy()
+        labels = noise.val.labels
+        recalls = [(found[labels == label] == label).mean() for label in range(3)]
+        chance = np.mean([(label - other) ** 2 for label in labels for other in found])
+        line = state["history"][-1]
+        assert line["val_balanced_accuracy"] == pytest.approx(np.mean(recalls))
+        assert line["val_kappa"] == pytest.approx(1 - np.mean((labels - found) ** 2) / chance)
+
+    def test_a_kappa_that_cannot_be_said_is_below_every_other(self) -> None:
+        lines = [
+            Epoch(1, 1.0, 0.5, 1.0, 0.5, 0.1, 1.0, val_kappa=kappa) for kappa in (math.nan, None, -1.0, 0.5)
+        ]
+        assert [line.score("kappa") for line in lines] == [-math.inf, -math.inf, -1.0, 0.5]
+
+
+class TestAttention:
+    """Networks with attention, on images with masks."""
+
+    @pytest.mark.parametrize("arch", ["abn", "multiscale-abn"])
+    def test_learns(self, marked: ImageData, configure: Configure, tmp_path: Path, arch: str) -> None:
+        config = configure(arch=arch, epochs=6, batch_size=8, optimizer="adamw", lr=0.01, map_weight=[0.5])
+        fit(config, marked, tmp_path)
+        history = _history(tmp_path / "last.ckpt")
+        assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
+        assert max(line["val_accuracy"] for line in history) > 0.9
+
+    def test_mining_resumes_as_if_it_had_never_stopped(
+        self, marked: ImageData, configure: Configure, tmp_path: Path
+    ) -> None:
+        """After the last plain epoch, with two of mining to go."""
+        config = configure(
+            arch="amb", epochs=3, pretrain_epochs=1, complement=True, prototype_weight=0.1, lr=0.02
+        )
+        fit(config, marked, tmp_path / "whole")
+        with pytest.raises(PowerCut):
+            fit(config, replace(marked, val=Failing.after(1, marked.val)), tmp_path / "parts")
+        assert len(_history(tmp_path / "parts" / "last.ckpt")) == 1
+        fit(config, marked, tmp_path / "parts", resume=True)
+        for name in ("last.ckpt", "best.ckpt"):
+            whole, parts = (checkpoint.load(tmp_path / run / name) for run in ("whole", "parts"))
+            assert _flat(parts) == _flat(whole)
+
+    def test_the_epochs_before_mining_are_those_of_a_plain_abn(
+        self, marked: ImageData, configure: Configure, tmp_path: Path
+    ) -> None:
+        """To the byte: as if all that mining adds had no weight."""
+        runs: dict[str, dict[str, Any]] = {
+            "before": {"pretrain_epochs": 2, "prototype_weight": 0.1, "complement": True},
+            "within": {"pretrain_epochs": 1, "prototype_weight": 0.1, "complement": True},
+            "plain": {"mining_weight": 0.0},
+        }
+        models = {
+            name: checkpoint.load(fit(configure(arch="amb", lr=0.02, **more), marked, tmp_path / name))[
+                "model"
+            ]
+            for name, more in runs.items()
+        }
+        names = [name for name in models["plain"] if "prototypes" not in name]
+        before, within, plain = (_flat({name: model[name] for name in names}) for model in models.values())
+        assert before == plain
+        assert within != plain
+
+    def test_the_attention_inside_is_that_of_the_weights(
+        self, marked: ImageData, configure: Configure, tmp_path: Path
+    ) -> None:
+        """The mean over the images that have a defect and a mask, worked out from the checkpoint alone."""
+        assert marked.val.masks is not None
+        masks = marked.val.masks.copy()
+        masks[:3], masks[3:6] = NO_MASK, 0
+        masked = replace(marked, val=replace(marked.val, masks=masks))
+        config = configure(arch="abn", optimizer="adamw", lr=0.003)
+        state = checkpoint.load(fit(config, masked, tmp_path))
+        network = registry.build("abn", 2, **config.arch_args)
+        assert isinstance(network, AttentionNetwork)
+        model = Classifier(network)
+        model.load_state_dict(state["model"])
+        model.eval()
+        with torch.no_grad():
+            maps = network.attend(model.normalise(torch.from_numpy(marked.val.pixels)))[1][:, 0].numpy()
+        shares = [(item * mask).sum() / item.sum() for item, mask in zip(maps[6:], masks[6:], strict=True)]
+        assert len(set(np.round(shares, 4))) > 5
+        assert state["history"][-1]["val_attention"] == pytest.approx(np.mean(shares), rel=1e-5)
+
+    @pytest.mark.parametrize("arch", ["abn", "gcm"])
+    def test_without_masks_or_without_maps_there_is_no_attention_to_measure(
+        self, data: ImageData, marked: ImageData, configure: Configure, tmp_path: Path, arch: str
+    ) -> None:
+        images = marked if arch == "gcm" else replace(data, train=data.train.take(np.arange(16)))
+        fit(configure(arch=arch, epochs=1), images, tmp_path)
+        assert [line["val_attention"] for line in _history(tmp_path / "last.ckpt")] == [None]
+
+    def test_images_without_a_defect_have_no_attention_inside_it(
+        self, marked: ImageData, configure: Configure, tmp_path: Path
+    ) -> None:
+        assert marked.val.masks is not None
+        blank = replace(marked.val, masks=np.zeros_like(marked.val.masks))
+        fit(configure(arch="abn", epochs=1), replace(marked, val=blank), tmp_path)
+        assert _history(tmp_path / "last.ckpt")[0]["val_attention"] is None
+
+
 def test_the_test_split_is_never_looked_at(data: ImageData, configure: Configure, tmp_path: Path) -> None:
     untouched = Untouchable()
     with pytest.raises(AssertionError, match="asked for its pixels"):
@@ -146,7 +299,9 @@ def test_a_checkpoint_holds_what_export_needs(data: ImageData, configure: Config
     assert TrainConfig(**state["config"]) == config
     assert state["command"] == "konkyo train --now"
     assert state["labels"] == ["lying", "standing"]
-    assert state["data"] == {"name": "bars", "licence": "not stated", "skipped": 0}
+    assert state["data"] == {
+        "name": "bars", "licence": "not stated", "citation": None, "skipped": 0,
+    }  # fmt: skip
     assert np.array_equal(state["samples"].numpy(), data.val.pixels)
 
 
@@ -314,6 +469,19 @@ class TestInit:
             assert torch.allclose(before["model"][name], after["model"][name], atol=1e-9)
         assert after["command"] == "first && second"
         assert len(after["history"]) == 1
+
+    def test_a_bundle_does_as_well_as_the_checkpoint_it_was_exported_from(
+        self, marked: ImageData, configure: Configure, trained: Callable[[str], Trained], tmp_path: Path
+    ) -> None:
+        best, bundle = trained("multiscale-abn")
+        states = [
+            checkpoint.load(
+                fit(configure(arch="multiscale-abn", epochs=1, init=str(path)), marked, tmp_path / name)
+            )
+            for name, path in (("checkpoint", best), ("bundle", bundle.path))
+        ]
+        assert _flat(states[0]["model"]) == _flat(states[1]["model"])
+        assert states[0]["command"] == states[1]["command"]
 
     def test_a_resumed_run_keeps_the_command_it_began_with(
         self, data: ImageData, configure: Configure, tmp_path: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,68 @@ def test_a_mask_of_another_image_is_refused(root: Path) -> None:
         _load(root)
 
 
+class TestMasksElsewhere:
+    """A folder of masks that is named, such as of an expert's maps."""
+
+    @pytest.fixture
+    def painted(self, root: Path) -> Path:
+        """Of pits alone: the pixel after the tile's."""
+        for path in (root / "images" / "pit").iterdir():
+            mask = np.zeros((SIDE, SIDE), np.uint8)
+            mask.flat[int(path.stem.split("_")[0]) + 1] = 255
+            target = root.with_name("painted") / "pit" / f"{path.stem}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(target)
+        return root.with_name("painted")
+
+    def _check(self, data: ImageData) -> None:
+        masks = _masks(data)
+        assert len(masks) == 72
+        for name, mask in masks.items():
+            *_, label, file = name.split("/")
+            assert np.flatnonzero(mask).tolist() == ([int(file.split("_")[0]) + 1] if label == "pit" else [])
+            assert mask.max() <= 1
+
+    def test_take_the_place_of_those_beside_the_images(self, root: Path, painted: Path) -> None:
+        self._check(_load(root, masks=painted))
+
+    def test_belong_to_a_plain_folder_too(self, root: Path, painted: Path) -> None:
+        self._check(_load(root / "images", masks=painted))
+
+    def test_belong_to_given_splits_too(self, root: Path, painted: Path) -> None:
+        (root / "images").rename(root / "train")
+        shutil.rmtree(root / "masks")
+        self._check(_load(root, masks=painted))
+
+    def test_an_image_that_was_not_painted_has_an_unknown_one(self, root: Path, painted: Path) -> None:
+        (painted / "pit" / "3_1.png").unlink()
+        masks = _masks(_load(root, masks=painted))
+        assert (masks["images/pit/3_1.jpg"] == 255).all()
+        assert sum((mask == 255).any() for mask in masks.values()) == 1
+
+    def test_the_split_stays_the_same(self, root: Path, painted: Path) -> None:
+        plain, masked = _load(root / "images"), _load(root / "images", masks=painted)
+        assert masked.files == plain.files
+        assert np.array_equal(masked.train.pixels, plain.train.pixels)
+
+    def test_the_setting_arrives(self, root: Path, painted: Path) -> None:
+        self._check(open_data(TrainConfig(arch="gcm", data=str(root), image_size=SIDE, masks=str(painted))))
+
+    def test_there_must_be_some(self, root: Path) -> None:
+        root.with_name("empty").mkdir()
+        for name in ("nowhere", "empty"):
+            with pytest.raises(
+                DataError, match=f"{name}: expected folders named as the classes: crack, free,"
+            ):
+                _load(root, masks=root.with_name(name))
+
+    @pytest.mark.parametrize("name", ["cifar10", "elpv", "surfaces"])
+    def test_belong_to_folders_alone(self, name: str) -> None:
+        config = TrainConfig(arch="gcm", data=name, image_size=64, masks="painted")
+        with pytest.raises(DataError, match=f"masks belong to a folder of images, not to {name}"):
+            open_data(config)
+
+
 class TestRefusals:
     def test_masks_of_no_class(self, root: Path) -> None:
         (root / "masks" / "pit").rename(root / "masks" / "pits")
@@ -199,3 +262,9 @@ class TestGroups:
         fold = None if (root / "groups.csv").exists() else 0
         with pytest.raises(DataError, match=r"train: folds and groups\.csv are for folders without given"):
             _load(root, fold=fold)
+
+
+def test_two_images_that_would_share_a_mask_are_refused(root: Path) -> None:
+    shutil.copy(root / "images" / "pit" / "3_0.jpg", root / "images" / "pit" / "3_0.jpeg")
+    with pytest.raises(DataError, match=r"pit/3_0\.png: would be the mask of several images"):
+        _load(root)

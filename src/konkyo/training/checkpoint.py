@@ -62,7 +62,6 @@ class Run:
                 "name": self.data.name,
                 "licence": self.data.licence,
                 "citation": self.data.citation,
-                "ordered": self.data.ordered,
                 "skipped": len(self.data.skipped),
             },
             "model": model.state_dict(),

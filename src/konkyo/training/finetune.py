@@ -6,7 +6,7 @@ training images, those the network is least sure of or whose map is farthest off
     sum_l (L_att_l + L_per_l + lambda_l |M'_l - M_l|)
 
 is minimised over the branches, with the feature extractor as it is. All training images keep their
-labels; the last term counts where there is an expert's map.
+labels; the last term counts where there is an expert's map. (An ``amb`` keeps its mining losses.)
 """
 
 from __future__ import annotations

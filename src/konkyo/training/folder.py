@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,7 @@ def _masked(root: Path, labels: tuple[str, ...], splits: dict[str, list[File]]) 
     folders = {folder.name for folder in _folders(root)} if root.is_dir() else set()
     if not folders or not folders <= set(labels):
         raise DataError(f"{root}: expected folders named as the classes: {', '.join(labels)}")
-    together = [file for files in splits.values() for file in files]
+    together = sorted(chain(*splits.values()), key=lambda file: file.path)
     by_path = {file.path: file for file in _with_masks(root, labels, together)}
     return {split: [by_path[file.path] for file in files] for split, files in splits.items()}
 
@@ -136,6 +137,9 @@ def _with_masks(root: Path, labels: tuple[str, ...], files: list[File]) -> list[
             masked += [replace(file, mask=0) for file in theirs]
             continue
         found = [root / name / f"{file.path.stem}.png" for file in theirs]
+        if len(set(found)) < len(found):
+            shared = max(found, key=found.count)
+            raise DataError(f"{shared}: would be the mask of several images; give them different names")
         if not any(path.is_file() for path in found):
             raise DataError(f"{root / name}: no mask of any image; one of them would be {found[0].name}")
         masked += [

@@ -156,9 +156,8 @@ class Objective:
 
 
 def _class_weights(data: ImageData, exponent: float) -> Tensor | None:
-    """n_c ** -exponent, scaled so that an image weighs 1 on average."""
+    """n_c ** -exponent; cross_entropy divides by the sum of the weights in the batch."""
     if not exponent:
         return None
     counts = torch.bincount(torch.from_numpy(data.train.labels), minlength=len(data.labels)).float()
-    weights = counts**-exponent
-    return weights * counts.sum() / (weights * counts).sum()
+    return counts**-exponent

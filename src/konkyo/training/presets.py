@@ -2,8 +2,9 @@
 
 ``abn-cifar`` is of the ABN paper and its code. The ``amb`` presets are steps 1 to 4 of the AMB paper
 in one run: 300 epochs on the losses of a plain ABN (step 1), then 300 in which step 2 and, with the
-complement objective, step 3 take turns (step 4). The papers give no learning rate for AMB, and
-neither rate nor length for the multi-scale network; where they are silent, ABN's recipe stands in.
+complement objective, step 3 take turns (step 4); the rate falls once for both, at 1/2 and 3/4 of the
+600. The papers give no learning rate for AMB, and neither rate nor length for the multi-scale
+network; where they are silent, ABN's recipe stands in.
 """
 
 from __future__ import annotations

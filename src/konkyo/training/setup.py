@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from konkyo.models.abn import ABN
@@ -33,9 +34,16 @@ def make_fabric(config: TrainConfig) -> Fabric:
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
     devices = local or config.devices or "auto"
     nodes = int(os.environ.get("WORLD_SIZE", local)) // local if local else 1
-    fabric = Fabric(
-        accelerator=config.accelerator, devices=devices, num_nodes=nodes, precision=_precision(config)
-    )
+    asked: dict[str, Any] = {
+        "accelerator": config.accelerator,
+        "devices": devices,
+        "num_nodes": nodes,
+        "precision": _precision(config),
+    }
+    fabric = Fabric(**asked)
+    if config.arch == "amb" and isinstance(fabric.strategy, DDPStrategy):
+        # Each of its losses leaves some parameters out, which the devices must not wait for.
+        fabric = Fabric(**asked, strategy="ddp_find_unused_parameters_true")
     fabric.launch()
     fabric.seed_everything(config.seed, verbose=False)
     if config.batch_size % fabric.world_size:
