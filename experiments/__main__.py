@@ -1,4 +1,4 @@
-"""``python -m experiments run | measure | table``: train, measure, and write docs/results.md."""
+"""``python -m experiments run | measure | table | picture``: train, measure, write and draw for docs/."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import argparse
 import torch
 
 from experiments.measure import MEASURES, measure
+from experiments.picture import draw_maps
 from experiments.plan import plan
 from experiments.run import is_done, run_all
 from experiments.table import write_tables
 
 
 def main() -> None:
-    """Do one of the three; each goes on where it was left."""
+    """Do one of the four; each goes on where it was left."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("run", "measure", "table"))
+    parser.add_argument("what", choices=("run", "measure", "table", "picture"))
     parser.add_argument("--only", default="", help="runs whose name contains this")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on one thread")
     given = parser.parse_args()
@@ -28,8 +29,10 @@ def main() -> None:
             if given.only in run.name and trained and not (run.folder / MEASURES).exists():
                 measure(run.folder, curves=run.wants_curves)
                 print(run.name, flush=True)
-    else:
+    elif given.what == "table":
         write_tables()
+    else:
+        draw_maps()
 
 
 if __name__ == "__main__":

@@ -45,12 +45,7 @@ def measure(folder: Path, *, curves: bool) -> dict[str, Any]:
         folder: of a finished run.
         curves: insertion and deletion as well, which take most of the time.
     """
-    state = checkpoint.load(folder / "best.ckpt")
-    config = TrainConfig.model_validate(state["config"])
-    data = open_data(config.model_copy(update={"masks": None}))
-    classifier = Classifier(build(config.arch, len(data.labels), **config.arch_args))
-    classifier.load_state_dict(state["model"])
-    classifier.eval()
+    classifier, data = load(folder)
     found: dict[str, Any] = {
         "seconds": int((folder / DONE).read_text()),
         "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
@@ -60,9 +55,19 @@ def measure(folder: Path, *, curves: bool) -> dict[str, Any]:
     return found
 
 
+def load(folder: Path) -> tuple[Classifier, ImageData]:
+    """The best network of a run, and its data."""
+    state = checkpoint.load(folder / "best.ckpt")
+    config = TrainConfig.model_validate(state["config"])
+    data = open_data(config.model_copy(update={"masks": None}))
+    classifier = Classifier(build(config.arch, len(data.labels), **config.arch_args))
+    classifier.load_state_dict(state["model"])
+    return classifier.eval(), data
+
+
 def _figures(classifier: Classifier, data: ImageData, *, curves: bool) -> dict[str, Any]:
     test = data.test
-    logits, maps = _answers(classifier, test)
+    logits, maps = answers(classifier, test)
     predictions = logits.argmax(axis=1)
     found: dict[str, Any] = {
         "images": len(test),
@@ -83,7 +88,7 @@ def _figures(classifier: Classifier, data: ImageData, *, curves: bool) -> dict[s
 
 def _curves(classifier: Classifier, data: ImageData, maps: np.ndarray) -> dict[str, Any]:
     found = insertion_deletion(
-        lambda pixels: _answers(classifier, Images(pixels, np.zeros(len(pixels), np.int64)))[0],
+        lambda pixels: answers(classifier, Images(pixels, np.zeros(len(pixels), np.int64)))[0],
         data.test.pixels,
         data.test.labels,
         maps,
@@ -99,7 +104,7 @@ def _curves(classifier: Classifier, data: ImageData, maps: np.ndarray) -> dict[s
 
 
 @torch.no_grad()
-def _answers(
+def answers(
     classifier: Classifier, images: Images, attention: torch.Tensor | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Logits (n, N) and, of a network with attention, maps (n, S, h, w)."""
@@ -147,7 +152,7 @@ def _correct(classifier: Classifier, test: Images, logits: np.ndarray) -> dict[s
         "right": int((right & has_defect).sum()),
     }
     for way, attention in (("replace", cells), ("paint", torch.where(cells > 0, 1.0, -1.0))):
-        after = _answers(classifier, test, attention)[0].argmax(axis=1) == test.labels
+        after = answers(classifier, test, attention)[0].argmax(axis=1) == test.labels
         found[way] = {
             "turned_right": int((~right & after & has_defect).sum()),
             "turned_wrong": int((right & ~after & has_defect).sum()),
