@@ -160,6 +160,7 @@ def _tuning() -> Iterator[str]:
             row = [selection, share, _percent([found["accuracy"]]), _percent([found["balanced_accuracy"]])]
             row += [f"{scale['map_error'][0]['mean']:.3f}" for scale in found["scales"]]
             row.append(_percent([found["scales"][-1]["energy_inside"][0]["mean"]]))
+            row.append(f"{found['scales'][-1]['lift'][0]['mean']:.2f}")
             rows.append(row)
     return _table(
         (
@@ -171,6 +172,7 @@ def _tuning() -> Iterator[str]:
             "map 2",
             "map 3",
             "map 3 inside the defect, %",
+            "lift, map 3",
         ),
         rows,
     )
