@@ -348,6 +348,12 @@ def test_a_network_with_attention_learns_from_no_teachers(configure: Configure) 
         _objective(config, _classifier(config), _data(), nn.Identity())
 
 
+def test_weights_of_the_classes_have_no_part_in_distillation(configure: Configure) -> None:
+    config = configure(class_balance=0.5)
+    with pytest.raises(TrainingError, match="class_balance has no part in distillation"):
+        _objective(config, _classifier(config), _data(), nn.Identity())
+
+
 def test_masks_count_only_where_they_are_asked_for(configure: Configure) -> None:
     config = configure(arch="abn")
     (masked,), (bare,) = _steps(config, _data(_masks())), _steps(config)

@@ -72,6 +72,8 @@ class Objective:
         self._map_weights = self._expand(config.map_weight, data)
         if teachers and self._attends:
             raise TrainingError(f"{config.arch} has losses of its own and cannot learn from teachers")
+        if teachers and config.class_balance:
+            raise TrainingError("class_balance has no part in distillation; leave one of them out")
         if config.complement and not isinstance(self._network, AttentionMiningNetwork):
             raise TrainingError(f"complement is an objective of amb, not of {config.arch}")
         if config.freeze_extractor and not self._attends:
