@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -22,15 +22,12 @@ from typer.core import TyperGroup
 from konkyo.errors import KonkyoError
 from konkyo.options import options_from
 from konkyo.service.settings import Settings
-from konkyo.training.config import TrainConfig
+from konkyo.training.config import Selection, TrainConfig
 
 if TYPE_CHECKING:
     from konkyo.models.card import ModelCard
     from konkyo.models.registry import Network
     from konkyo.training.data import ImageData
-
-
-By = Literal["confidence", "map-error"]
 
 
 class _Commands(TyperGroup):
@@ -111,7 +108,9 @@ def finetune(
         list[float], typer.Option(help="weight of the loss against them, repeatable: one, or one a scale")
     ],
     out: Annotated[Path, typer.Option(help="folder of the run: checkpoints and curves")],
-    select: Annotated[By, typer.Option(help="which images the expert is asked about first")] = "map-error",
+    select: Annotated[
+        Selection, typer.Option(help="which images the expert is asked about first")
+    ] = "map-error",
     share: Annotated[float, typer.Option(help="share of the images the expert is asked about")] = 1.0,
     **settings: Any,
 ) -> None:

@@ -26,10 +26,10 @@ from konkyo.models.classifier import Classifier
 from konkyo.models.loading import load_explained
 from konkyo.models.registry import build
 from konkyo.training import checkpoint
-from konkyo.training.config import TrainConfig
+from konkyo.training.config import Selection, TrainConfig
 from konkyo.training.data import NO_MASK, ImageData, Images
 from konkyo.training.errors import TrainingError
-from konkyo.training.finetune import By, ask_expert, finetune_config
+from konkyo.training.finetune import ask_expert, finetune_config
 from konkyo.training.loop import fit
 
 Configure = Callable[..., TrainConfig]
@@ -93,7 +93,9 @@ class TestAskExpert:
             ("map-error", 1.0, [3, 5, 2, 0]),
         ],
     )
-    def test_keeps_the_maps_of_these_and_no_others(self, by: By, share: float, asked: list[int]) -> None:
+    def test_keeps_the_maps_of_these_and_no_others(
+        self, by: Selection, share: float, asked: list[int]
+    ) -> None:
         found = ask_expert(SIX, Classifier(Painted()), by, share)
         assert SIX.train.masks is not None
         expected = np.full_like(SIX.train.masks, NO_MASK)
@@ -118,7 +120,7 @@ class TestAskExpert:
             assert np.flatnonzero(marked).tolist() == [0, 3]
 
     @pytest.mark.parametrize("by", ["confidence", "map-error"])
-    def test_looks_at_more_images_than_fit_a_batch(self, by: By) -> None:
+    def test_looks_at_more_images_than_fit_a_batch(self, by: Selection) -> None:
         generator = np.random.default_rng(0)
         reds, masks = generator.integers(0, 2, (2, 150, 4)).tolist()
         greens = generator.permutation(150).tolist()

@@ -101,7 +101,10 @@ class ABN(nn.Module):
 
     def outputs(self, image: Tensor) -> AttentionOutputs:
         """Everything the losses need: ``L = L_att + L_per``, both cross-entropy (equation 4)."""
-        features = self.extract(image)
+        return self._outputs(self.extract(image))
+
+    def _outputs(self, features: Tensor) -> AttentionOutputs:
+        """Of the extracted features (B, C, h, w)."""
         attention_map, attention_logits, attention_vectors = self.attention_branch(features)
         vectors, logits = self.perceive(self.attended(features, attention_map))
         return AttentionOutputs(

@@ -62,17 +62,10 @@ class AttentionMiningNetwork(ABN):
     def outputs(self, image: Tensor) -> AttentionOutputs:
         """As ABN's, with the logits the perception branch gives on the hidden features."""
         features = self.extract(image)
-        attention_map, attention_logits, attention_vectors = self.attention_branch(features)
-        vectors, logits = self.perceive(self.attended(features, attention_map))
+        found = self._outputs(features)
         with _without_counting(self.backbone):
-            _, hidden_logits = self.perceive(self.hide(features, attention_map))
-        return AttentionOutputs(
-            logits,
-            (attention_logits,),
-            (attention_map,),
-            vectors=(vectors, attention_vectors),
-            hidden_logits=hidden_logits,
-        )
+            _, hidden_logits = self.perceive(self.hide(features, found.maps[0]))
+        return found._replace(hidden_logits=hidden_logits)
 
     def hide(self, features: Tensor, attention_map: Tensor) -> Tensor:
         """F* = F - T(M) F: (B, C, h, w), (B, h, w) -> (B, C, h, w).

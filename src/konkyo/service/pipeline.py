@@ -324,10 +324,11 @@ async def _submit(
     Raises:
         KonkyoError: of the first that fails; the other is given up.
     """
-    edits = (None,) if question.attention is None else (question.attention, None)
+    if question.attention is None:
+        return [await batcher.submit(pixels, targets, deadline=question.deadline)]
     tasks = [
         asyncio.create_task(batcher.submit(pixels, targets, attention=edit, deadline=question.deadline))
-        for edit in edits
+        for edit in (question.attention, None)
     ]
     try:
         return await asyncio.gather(*tasks)

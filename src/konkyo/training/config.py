@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Selection = Literal["confidence", "map-error"]
+"""What the images an expert may be asked about are sorted by."""
+
 
 class TrainConfig(BaseModel):
     """What a run was asked to do; together with the data it determines the weights.

@@ -12,7 +12,7 @@ labels; the last term counts where there is an expert's map. (An ``amb`` keeps i
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +21,10 @@ from konkyo.evaluation.attention import map_error
 from konkyo.models.attention import AttentionNetwork
 from konkyo.models.bundle import Bundle
 from konkyo.models.classifier import Classifier
-from konkyo.training.config import TrainConfig
+from konkyo.training.config import Selection, TrainConfig
 from konkyo.training.data import NO_MASK, ImageData, Images
 from konkyo.training.errors import TrainingError
 from konkyo.training.selection import by_confidence, by_map_error, select
-
-By = Literal["confidence", "map-error"]
 
 _BATCH = 64
 
@@ -62,7 +60,7 @@ def finetune_config(bundle: Bundle, map_weight: list[float], settings: dict[str,
     )
 
 
-def ask_expert(data: ImageData, classifier: Classifier, by: By, share: float) -> ImageData:
+def ask_expert(data: ImageData, classifier: Classifier, by: Selection, share: float) -> ImageData:
     """Keep the expert's maps of the training images the expert would be asked about, and no others.
 
     Args:
