@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from konkyo.models.attention import AttentionBranch, AttentionOutputs, at_stride_one, edited
 from konkyo.models.backbone import Backbone, probe
+from konkyo.models.cut import Hook
 from konkyo.models.registry import register
 
 Mechanism = Literal["residual", "plain"]
@@ -83,6 +84,11 @@ class ABN(nn.Module):
     def forward(self, image: Tensor, attention: Tensor | None = None) -> Tensor:
         """Logits of the perception branch: (B, D, H, W), an edit (B, h', w') -> (B, N)."""
         return self.attend(image, attention)[0]
+
+    def hook(self, layer: str | None = None) -> Hook:
+        """See ``Network.hook``: in the backbone."""
+        hook = self.backbone.hook(layer)
+        return Hook(self, f"backbone.{hook.layer}")
 
     def attend(self, image: Tensor, attention: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Decide, and say where the network looked.

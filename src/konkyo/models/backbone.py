@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from konkyo.models.alexnet import AlexNet
 from konkyo.models.cifar_resnet import DEPTHS, CIFARResNet
+from konkyo.models.cut import Hook
 from konkyo.models.registry import register
 
 OWN = ("alexnet", *(f"cifar_resnet{depth}" for depth in DEPTHS))
@@ -121,6 +122,17 @@ class Backbone(nn.Module):
     def forward_head(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> logits (B, N)."""
         return self.run(features, start=self.head)
+
+    def hook(self, layer: str | None = None) -> Hook:
+        """See ``Network.hook``: by default the last features; layers are named as in the original network."""
+        if layer is None:
+            return Hook(self, f"parts.{self.head - 1}")
+        for position, name in enumerate(self._names[: len(self.parts)]):
+            if layer == name or layer.startswith(f"{name}."):
+                return Hook(self, f"parts.{position}{layer.removeprefix(name)}")
+        raise ValueError(
+            f"{self.name} has no layer {layer!r}; there are: {', '.join(self._names[: self.head])}"
+        )
 
     def stage(self, name: str) -> int:
         """Position of a stage by name.

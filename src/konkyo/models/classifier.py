@@ -39,8 +39,8 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
     def normalise(self, image: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, ``(image / 255 - mean) / std``."""
-        return (image.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        """(B, H, W, 3) uint8 -> (B, 3, H, W), ``(image / 255 - mean) / std`` in the type of the network."""
+        return ((image.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std).to(self.mean.dtype)
 
     @overload
     def forward(self, image: Tensor) -> Tensor: ...

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from konkyo.models.cut import Hook
 from konkyo.models.registry import register
 
 LAYERS: tuple[tuple[int, int], ...] = (
@@ -59,6 +60,10 @@ class CNN(nn.Module):
             self.features.append(nn.ReLU(inplace=True))
             channels = width
         self.fc = nn.Linear(channels, num_classes)
+
+    def hook(self, layer: str | None = None) -> Hook:
+        """See ``Network.hook``: by default the last features."""
+        return Hook(self, layer or "features")
 
     def forward_features(self, image: Tensor) -> Tensor:
         """(B, D, H, W) -> (B, C, h, w)."""

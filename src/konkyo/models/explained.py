@@ -18,19 +18,24 @@ class Explained(nn.Module):
     Args:
         classifier: network and normalisation.
         method: name of the explanation; see ``models/explain``.
+        layer: where the network is explained, for methods that take one; default: its own choice.
 
     Raises:
         KeyError: no such method; the message lists those that exist.
-        TypeError: the method does not explain networks of this kind.
+        TypeError: the method does not explain networks of this kind, or takes no layer.
+        ValueError: the network cannot be explained at this layer.
     """
 
-    def __init__(self, classifier: Classifier, method: str) -> None:
+    def __init__(self, classifier: Classifier, method: str, layer: str | None = None) -> None:
         super().__init__()
         known = methods()
         if method not in known:
             raise KeyError(f"unknown explanation {method!r}; there are: {', '.join(known)}")
+        if layer is not None and not known[method].takes_layer:
+            raise TypeError(f"{method!r} explains the network whole and takes no layer")
+        options = {} if layer is None else {"layer": layer}
         self.classifier = classifier
-        self.explanation: Explanation = known[method](classifier.network)
+        self.explanation: Explanation = known[method](classifier.network, **options)
 
     def forward(
         self, image: Tensor, targets: Tensor, attention: Tensor | None = None

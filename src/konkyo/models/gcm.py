@@ -22,8 +22,9 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from konkyo.models.cut import Hook
 from konkyo.models.registry import register
 
 ENCODER: tuple[tuple[int, int], ...] = (
@@ -103,15 +104,17 @@ class GCM(nn.Module):
             channels = width
         self.class_layer = nn.Conv2d(channels, num_classes, 3, padding=1)
 
+    def hook(self, layer: str | None = None) -> Hook:
+        """See ``Network.hook``: by default the end of the encoder, its coarsest features."""
+        return Hook(self, layer or "encoder")
+
     def forward_features(self, image: Tensor) -> Tensor:
         """Shared features at the size of the image: (B, D, H, W) -> (B, C, H, W).
 
         Raises:
             ValueError: H or W is not a multiple of ``stride``.
         """
-        height, width = image.shape[-2:]
-        if height % self.stride or width % self.stride:
-            raise ValueError(f"image sides must be multiples of {self.stride}, not {height}x{width}")
+        require_multiple(image, self.stride)
         features: Tensor = self.decoder(self.encoder(image))
         return features
 
@@ -123,6 +126,18 @@ class GCM(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Logits: (B, D, H, W) in [0, 1] -> (B, N)."""
         return contribution_score(self.class_weight_maps(image), image)
+
+
+@fx.wrap  # one step of the traced network: it decides by the size of the image
+def require_multiple(image: Tensor, stride: int) -> None:
+    """That the sides of images (B, D, H, W) are multiples of a stride.
+
+    Raises:
+        ValueError: they are not.
+    """
+    height, width = image.shape[-2:]
+    if height % stride or width % stride:
+        raise ValueError(f"image sides must be multiples of {stride}, not {height}x{width}")
 
 
 def contribution_score(maps: Tensor, image: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
+from konkyo.models.cut import Hook
+
 
 class Network(Protocol):
     """What the registry holds: ``forward`` maps images (B, D, H, W) to logits (B, N)."""
@@ -30,6 +32,14 @@ class Network(Protocol):
 
     def __call__(self, image: Tensor) -> Tensor:
         """Images (B, D, H, W) to logits (B, N)."""
+        ...
+
+    def hook(self, layer: str | None = None) -> Hook:
+        """Where it is cut to be explained by gradients: at a module by name, or where it is best.
+
+        Raises:
+            ValueError: it has no such layer, or cannot be explained there.
+        """
         ...
 
 

@@ -5,14 +5,16 @@ A method is a module that turns a network and an image into logits and maps in o
 - ``name``: as in cards and in the ``method`` parameter;
 - ``map_kind``: what its maps are (``ModelCard.explanation.map_kind``);
 - ``class_specific``: whether there is one map for each target;
-- ``takes_attention``: whether the map may be replaced by an edited one, given as a third argument.
+- ``takes_attention``: whether the map may be replaced by an edited one, given as a third argument;
+- ``takes_layer``: whether its constructor takes the layer to explain at;
+- ``differentiates``: whether it needs autograd, and so cannot be exported.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +29,19 @@ class Explanation(Protocol):
     map_kind: ClassVar[MapKind]
     class_specific: ClassVar[bool]
     takes_attention: ClassVar[bool]
+    takes_layer: ClassVar[bool]
 
-    def __init__(self, network: nn.Module) -> None:
-        """Raises ``TypeError`` if the network is not of the kind this method explains."""
+    def __init__(self, network: nn.Module, **options: Any) -> None:
+        """Raises ``TypeError`` if the network is not of the kind this method explains.
+
+        Where ``takes_layer``, ``layer`` names a module of the network; ``ValueError`` if it has none, or
+        cannot be explained there.
+        """
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether autograd is needed for this network."""
+        ...
 
     @property
     def scales(self) -> int:

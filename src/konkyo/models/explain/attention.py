@@ -32,6 +32,8 @@ class Attention(nn.Module):
     map_kind: ClassVar[MapKind] = "attention_map"
     class_specific: ClassVar[bool] = False
     takes_attention: ClassVar[bool] = True
+    takes_layer: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = False
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -36,6 +36,8 @@ class CAM(nn.Module):
     map_kind: ClassVar[MapKind] = "class_activation_map"
     class_specific: ClassVar[bool] = True
     takes_attention: ClassVar[bool] = False
+    takes_layer: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = False
     scales: ClassVar[int] = 1
 
     def __init__(self, network: nn.Module) -> None:

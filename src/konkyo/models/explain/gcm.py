@@ -32,6 +32,8 @@ class ClassWeightMap(nn.Module):
     map_kind: ClassVar[MapKind] = "class_weight_map"
     class_specific: ClassVar[bool] = True
     takes_attention: ClassVar[bool] = False
+    takes_layer: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = False
     scales: ClassVar[int] = 1
 
     def __init__(self, network: nn.Module) -> None:
