@@ -14,17 +14,28 @@ import konkyo
 
 ROOT = Path(konkyo.__file__).parent
 SHARED = ("konkyo.errors", "konkyo.imaging")
-FILES = ("konkyo.models.card", "konkyo.models.bundle")
+FILES = ("konkyo.models.card", "konkyo.models.bundle", "konkyo.models.neurons")
 
 MAY_KNOW = {
     "errors": (),
     "imaging": ("konkyo.errors",),
     "models": ("konkyo.models", *SHARED),
     "export": ("konkyo.export", "konkyo.models", *SHARED),
-    "training": ("konkyo.training", "konkyo.models", "konkyo.export", "konkyo.evaluation", *SHARED),
+    "converters": ("konkyo.converters", "konkyo.models", "konkyo.export", *SHARED),
+    "training": (
+        *("konkyo.training", "konkyo.converters", "konkyo.models", "konkyo.export", "konkyo.evaluation"),
+        *SHARED,
+    ),
     "evaluation": ("konkyo.evaluation", "konkyo.models", *SHARED),
-    "service": ("konkyo.service", *FILES, *SHARED),
-    "service/engines/torch": ("konkyo.service", *FILES, "konkyo.models.loading", *SHARED),
+    "perturbation": ("konkyo.perturbation", "konkyo.models.card", *SHARED),
+    "service": ("konkyo.service", "konkyo.perturbation", *FILES, *SHARED),
+    "service/engines/torch": (
+        "konkyo.service",
+        *FILES,
+        "konkyo.models.explained",
+        "konkyo.models.loading",
+        *SHARED,
+    ),
 }
 """The longest path that fits a module rules it. The command line knows every room."""
 
@@ -43,7 +54,16 @@ HEAVY = {
     "matplotlib",
     "tqdm",
 }
-WITHOUT_TORCH = ("errors", "imaging", "models/card", "models/bundle", "models/__init__", "service")
+WITHOUT_TORCH = (
+    "errors",
+    "imaging",
+    "models/card",
+    "models/bundle",
+    "models/neurons",
+    "models/__init__",
+    "perturbation",
+    "service",
+)
 
 
 def name_of(path: Path) -> str:
@@ -112,6 +132,12 @@ async def main():
         answer = await client.post("/v1/models/gcm-cifar10:explain?overlay=spotlight", content=image)
         assert answer.status_code == 200, answer.text
         assert answer.json()["explanation"]["status"] == "ok"
+        answer = await client.post(
+            "/v1/models/gcm-cifar10:explain?method=occlusion",
+            content=image,
+            headers={{"accept": "text/event-stream"}},
+        )
+        assert answer.text.split("event: ")[-1].startswith("result"), answer.text
 
 asyncio.run(main())
 print(sorted(HEAVY & sys.modules.keys()))

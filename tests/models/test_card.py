@@ -35,10 +35,30 @@ def test_what_older_cards_do_not_say_of_their_maps():
     assert (explanation.takes_attention, explanation.scales) == (False, 1)
 
 
+METHOD = {"method": "gcm", "map_kind": "class_weight_map", "class_specific": True, "needs": "graph"}
+
+
+def test_older_cards_list_no_methods_and_newer_ones_the_explanation_among_others():
+    assert ModelCard.model_validate(CARD).methods == ()
+    other = {"method": "rise", "map_kind": "saliency_map", "class_specific": True, "needs": "predictions"}
+    card = ModelCard.model_validate(CARD | {"methods": [METHOD, other]})
+    assert [(item.method, item.needs) for item in card.methods] == [("gcm", "graph"), ("rise", "predictions")]
+    assert ModelCard.model_validate_json(card.model_dump_json()) == card
+
+
+def test_what_a_network_from_elsewhere_does_not_know():
+    origin = {key: value for key, value in CARD["provenance"].items() if key not in ("epochs", "parity")}
+    found = ModelCard.model_validate(CARD | {"provenance": origin}).provenance
+    assert (found.epochs, found.parity) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"labels": ["good", "good"]}, "labels repeat"),
+        ({"methods": [METHOD, METHOD]}, "methods repeat"),
+        ({"methods": [{**METHOD, "method": "cam"}]}, "the explanation gcm is not among the methods"),
+        ({"methods": [{**METHOD, "needs": "luck"}]}, "methods.0.needs: Input should be 'graph', 'weights'"),
         ({"labels": ["good"]}, "labels: Tuple should have at least 2 items"),
         ({"labels": ["good", "bad", "ugly"]}, "logits and the labels differ in number"),
         ({"canary": {"file": "other.png", "logits": [0, 1]}}, "canary other.png is not among the files"),

@@ -12,9 +12,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from konkyo.errors import BundleError
-from konkyo.models.card import CANARY, CARD, ONNX, WEIGHTS, FileEntry, ModelCard, problems
+from konkyo.models.card import CANARY, CARD, NEURONS, ONNX, WEIGHTS, FileEntry, ModelCard, problems
 
-__all__ = ["CANARY", "CARD", "ONNX", "WEIGHTS", "Bundle", "describe_file", "read_bundle"]
+__all__ = ["CANARY", "CARD", "NEURONS", "ONNX", "WEIGHTS", "Bundle", "describe_file", "read_bundle"]
 
 
 @dataclass(frozen=True)

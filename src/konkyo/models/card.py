@@ -9,13 +9,23 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from konkyo.imaging import Interpolation, ResizeMode
 
 CARD, ONNX, WEIGHTS, CANARY = "card.json", "model.onnx", "weights.safetensors", "canary.png"
-"""Names of the files of a bundle."""
+NEURONS = "neurons.json"
+"""Names of the files of a bundle; what the neurons stand for is in ``NEURONS``, where it is known."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-MapKind = Literal["class_weight_map", "class_activation_map", "attention_map"]
+MapKind = Literal[
+    "class_weight_map",
+    "class_activation_map",
+    "attention_map",
+    "input_gradient",  # signed, summed over the channels, at the size of the input
+    "neuron_importance",  # (B, K, 1, C): one number a channel, and no picture
+    "score_drop",  # signed: how far the score falls where the image is hidden
+    "saliency_map",  # not negative
+]
+Needs = Literal["graph", "weights", "predictions"]
 
 
 class _Part(BaseModel):
@@ -54,6 +64,20 @@ class ExplanationSpec(_Part):
     scales: int = Field(default=1, ge=1)
 
 
+class MethodSpec(_Part):
+    """An explanation this network can give.
+
+    ``needs`` says which runtimes can give it: ``graph``, it is in ``model.onnx``, and torch has it too;
+    ``weights``, it is made by torch from ``weights.safetensors``; ``predictions``, it asks for nothing
+    but predictions, and so is had from every runtime.
+    """
+
+    method: str
+    map_kind: MapKind
+    class_specific: bool
+    needs: Needs
+
+
 class Accuracy(NamedTuple):
     """Shares of right answers, and the number of images they were measured on.
 
@@ -73,9 +97,10 @@ class Accuracy(NamedTuple):
 class Provenance(_Part):
     """Where the weights come from.
 
-    ``accuracy`` is a share of 1, measured through ``model.onnx`` on ``accuracy_images`` images of the
-    test split; likewise ``balanced_accuracy``, and for ordered classes the quadratic weighted
-    ``kappa``. ``date`` is the day of the export.
+    ``accuracy`` is a share of 1, measured on ``accuracy_images`` images of the test split, through
+    ``model.onnx`` where there is one and else through torch; likewise ``balanced_accuracy``, and for
+    ordered classes the quadratic weighted ``kappa``. ``epochs`` is None where nobody told. ``date`` is
+    the day of the export.
     """
 
     data: str
@@ -84,12 +109,16 @@ class Provenance(_Part):
     command: str
     date: str
     parameters: int
-    epochs: int
+    epochs: int | None = None
     accuracy: float | None = Field(default=None, ge=0, le=1)
     accuracy_images: int | None = None
     balanced_accuracy: float | None = Field(default=None, ge=0, le=1)
     kappa: float | None = Field(default=None, ge=-1, le=1)
-    parity: float = Field(description="largest difference of runtimes on real images, relative to the range")
+    parity: float | None = Field(
+        default=None,
+        description="largest difference of runtimes, or from an imported graph, on real images, "
+        "relative to the range; none: torch alone",
+    )
 
 
 class FileEntry(_Part):
@@ -109,6 +138,9 @@ class Canary(_Part):
 class ModelCard(_Part):
     """The card of a bundle, ``card.json``.
 
+    ``explanation`` is the one that is given unless another is asked for; ``methods`` are all that the
+    network can be asked for, with that one among them. Older cards do not list them.
+
     Raises:
         ValidationError: a field is missing, unknown, or of the wrong type or range.
     """
@@ -121,6 +153,7 @@ class ModelCard(_Part):
     labels: tuple[str, ...] = Field(min_length=2)
     input: InputSpec
     explanation: ExplanationSpec
+    methods: tuple[MethodSpec, ...] = ()
     provenance: Provenance
     canary: Canary
     files: dict[FileName, FileEntry]
@@ -135,6 +168,11 @@ class ModelCard(_Part):
             raise ValueError(f"the canary {self.canary.file} is not among the files")
         if self.explanation.class_specific and self.explanation.scales > 1:
             raise ValueError("maps of several scales cannot be class-specific")
+        known = [item.method for item in self.methods]
+        if len(set(known)) != len(known):
+            raise ValueError("methods repeat")
+        if known and self.explanation.method not in known:
+            raise ValueError(f"the explanation {self.explanation.method} is not among the methods")
         if not {ONNX, WEIGHTS} & self.files.keys():
             raise ValueError(f"there is neither {ONNX} nor {WEIGHTS}")
         return self

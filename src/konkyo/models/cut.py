@@ -13,11 +13,13 @@ Shape legend: B batch, C feature channels, h, w grid, T tokens.
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from timm.layers import get_notrace_functions, get_notrace_modules  # type: ignore[attr-defined]
 from torch import Tensor, fx, nn
@@ -79,9 +81,11 @@ class Trace:
     Args:
         network: as it is in eval mode; it is not changed.
         through: modules of these types are traced through although they would be taken as one step.
+        whole: modules of these types are taken as one step although they would be traced through.
 
     Raises:
-        ValueError: the network decides by the values of tensors which way it goes, and so is no graph.
+        ValueError: the network decides by the values of tensors which way it goes, or changes a tensor
+            unseen, and so is no graph.
 
     Attributes:
         graph: of the whole network; the placeholders of arguments that are left out are no part of it.
@@ -89,8 +93,14 @@ class Trace:
         outputs: by path, the nodes of each call of a module that returns one tensor.
     """
 
-    def __init__(self, network: nn.Module, *, through: tuple[type[nn.Module], ...] = ()) -> None:
-        tracer = _Tracer(through)
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        through: tuple[type[nn.Module], ...] = (),
+        whole: tuple[type[nn.Module], ...] = (),
+    ) -> None:
+        tracer = _Tracer(through, whole)
         # Arguments that are left out, such as masks and edits, are no inputs of the graph.
         parameters = inspect.signature(network.forward).parameters.values()
         defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
@@ -105,6 +115,8 @@ class Trace:
         finally:
             for module in training:
                 module.training = True
+        if any(_changes_unseen(node, network) for node in self.graph.nodes):
+            raise ValueError(f"{type(network).__name__} is no graph: it drops what it changes in place")
         self.network = network
         self.outputs = tracer.outputs
         self.inputs = self.graph.find_nodes(op="placeholder")[: len(parameters) - len(defaults)]
@@ -128,15 +140,37 @@ class Trace:
             f"{type(self.network).__name__} has no layer {layer!r}; there are: {', '.join(near[:40])}"
         )
 
-    def compile(self, graph: fx.Graph) -> Callable[..., Any]:
-        """A graph as a function of its placeholders.
+    def compile(self, graph: fx.Graph) -> Compiled:
+        """A graph as a function of its placeholders, run on the network as it is then."""
+        return Compiled(self.network, graph)
 
-        It reads parameters off the network each time, so the network may move and learn, and holds
-        none itself.
-        """
-        graph.lint()
-        forward = type(fx.GraphModule(self.network, graph)).forward
-        return lambda *inputs: forward(self.network, *inputs)
+
+class Compiled:
+    """A part of a network's graph as a function of its placeholders; compiled when it is first called.
+
+    It reads parameters off the network each time, so the network may move and learn, and holds none
+    itself.
+    """
+
+    def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
+        self.network = network
+        self.graph = graph
+
+    @functools.cached_property
+    def _forward(self) -> Callable[..., Any]:
+        self.graph.lint()
+        return type(self.module()).forward
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Inputs of the graph -> its output."""
+        return self._forward(self.network, *inputs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        return Compiled(copy.deepcopy(self.network, memo), self.graph)
+
+    def module(self) -> fx.GraphModule:
+        """The graph as a module, which shares the parameters it uses with the network."""
+        return fx.GraphModule(self.network, self.graph)
 
 
 class Cut:
@@ -151,6 +185,7 @@ class Cut:
         ValueError: there is no such place, or the logits do not depend on it.
 
     Example:
+        >>> import torch
         >>> from konkyo.models.cnn import CNN
         >>> network, image = CNN(10).eval(), torch.rand(1, 3, 32, 32)
         >>> cut = Cut(network, "features")
@@ -167,36 +202,42 @@ class Cut:
         output = next(node for node in trace.graph.nodes if node.op == "output")
         if output not in after:
             raise ValueError(f"the output does not depend on {layer}")
-        crossing = [
+        self.crossing = [
             node
             for node in trace.graph.nodes
             if node is not place and node not in after and node.op != "get_attr" and after & node.users.keys()
         ]
-        self.trunk_graph = _part(trace.graph, trace.inputs, [place, *crossing])
-        self.tail_graph = _part(trace.graph, [place, *crossing], output.args[0])
+        self.trunk_graph = _part(trace.graph, trace.inputs, [place, *self.crossing])
+        self.tail_graph = _part(trace.graph, [place, *self.crossing], output.args[0])
         self._trunk = trace.compile(self.trunk_graph)
-        self.tail: Callable[..., Tensor] = trace.compile(self.tail_graph)
+        self.tail = trace.compile(self.tail_graph)
         """Features, and what crosses beside them -> what the network returns."""
 
     def trunk(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Inputs of the network -> features, and whatever else the tail needs, in order."""
         return tuple(self._trunk(*inputs))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = copy.copy(self)  # of the graphs, which stay as they are, there is need of only one
+        memo[id(self)] = other
+        other._trunk, other.tail = copy.deepcopy((self._trunk, self.tail), memo)
+        return other
+
 
 def _part(graph: fx.Graph, inputs: Sequence[fx.Node], outputs: Any) -> fx.Graph:
     """The part of a graph between some of its nodes."""
     part = fx.Graph()
     copies = {node: part.placeholder(f"value_{index}") for index, node in enumerate(inputs)}
-    needed = _needed(outputs, set(inputs))
+    wanted = needed(outputs, set(inputs))
     for node in graph.nodes:
-        if node in needed:
+        if node in wanted:
             copies[node] = part.node_copy(node, copies.__getitem__)
     part.output(fx.node.map_arg(outputs, copies.__getitem__))
     return part
 
 
-def _needed(outputs: Any, given: set[fx.Node]) -> set[fx.Node]:
-    """What the outputs are computed from, back to what is given."""
+def needed(outputs: Any, given: set[fx.Node]) -> set[fx.Node]:
+    """The nodes that nodes are computed from, themselves among them, back to what is given."""
     waiting: list[fx.Node] = []
     fx.node.map_arg(outputs, waiting.append)
     found: set[fx.Node] = set()
@@ -206,6 +247,16 @@ def _needed(outputs: Any, given: set[fx.Node]) -> set[fx.Node]:
             found.add(node)
             waiting.extend(node.all_input_nodes)
     return found
+
+
+def _changes_unseen(node: fx.Node, network: nn.Module) -> bool:
+    """Whether a node works in place and its result is used by no other, so that no half would need it."""
+    if node.users or node.op in ("placeholder", "get_attr", "output"):
+        return False
+    if node.op == "call_module":
+        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
+    name = node.target if isinstance(node.target, str) else node.target.__name__
+    return bool(node.kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
 
 
 def _dependents(node: fx.Node) -> set[fx.Node]:
@@ -226,9 +277,12 @@ class _Tracer(fx.Tracer):
     that another thread runs meanwhile comes by here too.
     """
 
-    def __init__(self, through: Iterable[type[nn.Module]]) -> None:
+    proxy_buffer_attributes = True
+    """Buffers are read when the graph is run, and nothing computed from them is kept on the network."""
+
+    def __init__(self, through: Iterable[type[nn.Module]], whole: Iterable[type[nn.Module]]) -> None:
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))  # type: ignore[no-untyped-call]
-        self._leaves = tuple(set(get_notrace_modules()) - set(through))  # type: ignore[no-untyped-call]
+        self._leaves = tuple({*get_notrace_modules(), *whole} - set(through))  # type: ignore[no-untyped-call]
         self._thread = threading.get_ident()
         self.outputs: dict[str, list[fx.Node]] = {}
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from konkyo.models.classifier import Classifier
 from konkyo.models.explain import Explanation, methods
+from konkyo.models.explain.rows import wide
 
 
 class Explained(nn.Module):
@@ -55,9 +56,8 @@ class Explained(nn.Module):
         Raises:
             TypeError: an edit for a method that takes none.
         """
-        normalised = self.classifier.normalise(image)
-        if self.explanation.takes_attention:
-            return self.explanation(normalised, targets, attention)
-        if attention is not None:
+        edit = (attention,) if self.explanation.takes_attention else ()
+        if attention is not None and not edit:
             raise TypeError(f"the maps of {self.explanation.name!r} cannot be edited")
-        return self.explanation(normalised, targets)
+        logits, maps = self.explanation(self.classifier.normalise(image), targets, *edit)
+        return wide(logits), wide(maps)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -25,7 +26,10 @@ def load_explained(bundle: Bundle) -> Explained:
     """
     path = bundle.file(WEIGHTS)
     if path is None:
-        raise BundleError(f"{bundle.path}: the card names no {WEIGHTS}, which PyTorch needs", file=WEIGHTS)
+        raise BundleError(
+            f"{bundle.path}: the card names no {WEIGHTS}, which PyTorch needs; ONNX Runtime can serve it",
+            file=WEIGHTS,
+        )
     card = bundle.card
     return assemble(card.architecture, card.arguments, len(card.labels), card.explanation.method, path)
 
@@ -40,7 +44,8 @@ def assemble(
         arguments: of its constructor.
         num_classes: N.
         method: name of the explanation.
-        weights: a safetensors file with the state of a ``Classifier``.
+        weights: a safetensors file with the state of a ``Classifier``, of which any part may be stored in
+            float16; it is float32 once it is loaded.
 
     Raises:
         BundleError: no such network or explanation, or the weights are unreadable or do not fit.
@@ -71,7 +76,8 @@ def _load(classifier: Classifier, path: Path) -> str:
     if unknown := sorted(found.keys() - expected.keys()):
         return f"{unknown[0]} is not part of it"
     for name, tensor in expected.items():
-        if found[name].shape != tensor.shape or found[name].dtype != tensor.dtype:
+        halved = found[name].dtype == torch.float16 and tensor.dtype == torch.float32
+        if found[name].shape != tensor.shape or not (halved or found[name].dtype == tensor.dtype):
             return f"{name} is {_kind(found[name])} instead of {_kind(tensor)}"
     classifier.load_state_dict(found)
     return ""

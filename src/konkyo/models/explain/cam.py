@@ -12,21 +12,31 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from konkyo.models.backbone import Backbone
 from konkyo.models.card import MapKind
-from konkyo.models.cnn import CNN
+from konkyo.models.cut import Cut
 from konkyo.models.explain import register, resolve_targets
+from konkyo.models.explain.closed_form import find_linear
+from konkyo.models.explain.gradcam import weighted_sum
+from konkyo.models.explain.gradients import hook_of
+from konkyo.models.explain.rows import wide
 
 
 @register
 class CAM(nn.Module):
     """Class activation maps on the grid of the last features, signed.
 
+    Args:
+        network: whose features at its hook are averaged and go through one linear layer, or several
+            whose logits are averaged.
+
+    Raises:
+        TypeError: its head is another.
+
     Example:
         >>> import torch
+        >>> from konkyo.models.cnn import CNN
         >>> logits, maps = CAM(CNN(10))(torch.rand(1, 3, 32, 32), torch.tensor([[-1]]))
         >>> maps.shape
         torch.Size([1, 1, 8, 8])
@@ -42,14 +52,18 @@ class CAM(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        if not isinstance(network, CNN | Backbone) or not isinstance(network.fc, nn.Linear):
-            raise TypeError(f"CAM needs a GAP + linear head, which {type(network).__name__} has not")
+        hook = hook_of(network, None)
         self.network = network
+        self.cut = Cut(hook.root, hook.layer)
+        head = find_linear(network, hook, self.cut)
+        if head is None:
+            known = getattr(network, "name", type(network).__name__)
+            raise TypeError(f"{known} has no head of global average pooling and one linear layer")
+        self.head = head
 
     def forward(self, image: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """(B, D, H, W), (B, K) -> logits (B, N), maps (B, K, h, w)."""
-        features = self.network.forward_features(image)  # (B, C, h, w)
-        logits = self.network.forward_head(features)
-        weights = self.network.fc.weight[resolve_targets(logits, targets)]  # (B, K, C)
-        maps = torch.matmul(weights, features.flatten(2)).view(*targets.shape, *features.shape[2:])
-        return logits, maps
+        features, *rest = self.cut.trunk(image)
+        logits = self.head.logits(features, rest)
+        weights = self.head.class_weights(resolve_targets(logits, targets))  # (B, K, C)
+        return logits, weighted_sum(wide(self.head.layout.to_map(features)), weights)

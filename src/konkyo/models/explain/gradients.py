@@ -2,8 +2,8 @@
 
 Each is the same four steps: the trunk without a gradient, the features as a leaf, the tail with one,
 and one batched call for every target. Nothing is left behind: no hook, no gradient of a parameter, no
-state. Logits are differentiated before softmax and in float32, because a softmax in half precision
-underflows to a gradient of zero.
+state. Logits are differentiated before softmax and in float32 or wider, because a softmax in half
+precision underflows to a gradient of zero.
 
 Shape legend: B batch, D input channels, N classes, K targets, C feature channels, h, w grid.
 """
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from konkyo.models.card import MapKind
 from konkyo.models.cut import Cut, Hook
 from konkyo.models.explain import resolve_targets
+from konkyo.models.explain.rows import wide
 
 
 def differentiate(
@@ -38,7 +39,8 @@ def differentiate(
             and the memory of one.
 
     Returns:
-        scores (B, N) float32 and gradients (B, K, ...) of the type of the features.
+        scores (B, N), float32 or wider, and gradients (B, K, ...) of the type of the features. In
+        float16, unlike bfloat16, gradients below 6e-8 vanish.
 
     Example:
         >>> import torch
@@ -49,12 +51,12 @@ def differentiate(
     """
     with torch.inference_mode(False), torch.enable_grad():
         leaf = ordinary(features).detach().requires_grad_()
-        scores = score(leaf.clone()).float()  # (B, N)
+        scores = wide(score(leaf.clone()))  # (B, N)
         found = scores.detach()
         resolved = resolve_targets(found, targets)  # (B, K)
         if resolved.shape[1] == 0:
             return found, features.new_empty(*resolved.shape, *features.shape[1:])
-        seeds = torch.zeros(*resolved.shape, scores.shape[1], device=scores.device)
+        seeds = scores.new_zeros(*resolved.shape, scores.shape[1])
         seeds = seeds.scatter_(2, resolved[..., None], 1).movedim(1, 0)  # (K, B, N)
         if at_once:
             (gradients,) = torch.autograd.grad(scores, leaf, seeds, is_grads_batched=True)
@@ -97,7 +99,11 @@ class LayerGradient(nn.Module, ABC):
         super().__init__()
         self.network = network
         self.hook = hook_of(network, layer)
-        self.cut = Cut(self.hook.root, self.hook.layer)
+        self.cut = self.cut_network()
+
+    def cut_network(self) -> Cut:
+        """At the hook; for methods whose tail is another than the network's."""
+        return Cut(self.hook.root, self.hook.layer)
 
     @property
     def differentiates(self) -> bool:
@@ -106,7 +112,7 @@ class LayerGradient(nn.Module, ABC):
 
     @abstractmethod
     def combine(self, features: Tensor, gradients: Tensor) -> Tensor:
-        """Features (B, C, h, w) and gradients (B, K, C, h, w), float32 -> maps (B, K, h, w), signed."""
+        """Features (B, C, h, w), gradients (B, K, C, h, w), at least float32 -> maps (B, K, h, w), signed."""
 
     def forward(self, image: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """(B, D, H, W), (B, K) -> logits (B, N), maps (B, K, h, w)."""
@@ -114,9 +120,7 @@ class LayerGradient(nn.Module, ABC):
             features, *rest = self.cut.trunk(ordinary(image))
         logits, gradients = differentiate(features, lambda leaf: self.cut.tail(leaf, *rest), targets)
         layout = self.hook.layout
-        return logits, self.combine(
-            layout.to_map(features.detach()).float(), layout.to_map(gradients).float()
-        )
+        return logits, self.combine(wide(layout.to_map(features.detach())), wide(layout.to_map(gradients)))
 
 
 def hook_of(network: nn.Module, layer: str | None) -> Hook:
