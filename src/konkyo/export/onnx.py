@@ -7,6 +7,7 @@ nothing of normalisation, targets or explanations gives the same answer.
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,15 +78,15 @@ def export_onnx(model: Explained, *, width: int, height: int) -> bytes:
         )
     if program is None:  # only for exporters other than dynamo
         raise RuntimeError("the exporter returned nothing")
-    graph = _without_traces(program.model_proto)
+    graph = without_traces(program.model_proto)
     if _ATTENTION in inputs:
         _make_optional(graph)
     onnx.checker.check_model(graph, full_check=True)
     return bytes(graph.SerializeToString(deterministic=True))
 
 
-def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop what the exporter notes for debugging: it holds file paths and is a tenth of the file."""
+def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop, in place, what exporters note for debugging: it holds file paths and is a tenth of the file."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("doc_string")
@@ -107,11 +108,15 @@ def _make_optional(model: onnx.ModelProto) -> None:
 
 
 class OnnxModel:
-    """An exported graph on the CPU, called like the module it was exported from."""
+    """An exported graph on the CPU, called like the module it was exported from.
 
-    def __init__(self, graph: bytes) -> None:
+    Args:
+        graph: its path, or its content where it holds all its weights itself.
+    """
+
+    def __init__(self, graph: bytes | Path) -> None:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # it warns of every input with a default
+        options.log_severity_level = 4  # it warns of every input with a default, and raises what it logs
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def __call__(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ TOLERANCE = 1e-4
 Two correct float32 runtimes differ by about 1e-6; a wrong graph by far more than this.
 """
 
-_SEVERAL = 3
+SEVERAL = 3
+"""Targets that are tried at once."""
 
 _EDITS = ((3, 5), (47, 34))
 """Rows and columns of the edited attention maps that are tried: coarser and finer than most grids."""
@@ -60,7 +62,9 @@ class Parity:
         return float(np.max([[item.logits, item.maps] for item in self.comparisons]))
 
 
-def check_parity(model: Explained, graph: bytes, images: UInt8, *, tolerance: float = TOLERANCE) -> Parity:
+def check_parity(
+    model: Explained, graph: bytes | Path, images: UInt8, *, tolerance: float = TOLERANCE
+) -> Parity:
     """Compare the network in PyTorch with its exported graph in ONNX Runtime.
 
     Batches of 1, 7 and all images, each with no target, with the predicted class, and with several
@@ -69,7 +73,7 @@ def check_parity(model: Explained, graph: bytes, images: UInt8, *, tolerance: fl
 
     Args:
         model: the network, in eval mode.
-        graph: what ``export_onnx`` returned for it.
+        graph: what ``export_onnx`` returned for it, or the path of it.
         images: (n, H, W, 3), n >= 1; real ones, because noise does not reach every ReLU.
         tolerance: largest relative difference allowed.
 
@@ -78,36 +82,44 @@ def check_parity(model: Explained, graph: bytes, images: UInt8, *, tolerance: fl
     """
     exported = OnnxModel(graph)
     comparisons = []
+    classes = as_network(model.classifier.network).num_classes
     for edits in _edits(model, len(images)):
-        expected = _run_torch(model, images, _targets(len(images), _SEVERAL, model), edits)
+        expected = run_torch(model, images, targets_for(len(images), SEVERAL, classes), edits)
         ranges = [float(np.ptp(values)) for values in expected]
         for batch_size in sorted({1, min(7, len(images)), len(images)}):
             batch = images[:batch_size]
             edit = None if edits is None else edits[:batch_size]
-            for num_targets in (0, 1, _SEVERAL) if edit is None else (1,):
-                targets = _targets(batch_size, num_targets, model)
+            for num_targets in (0, 1, SEVERAL) if edit is None else (1,):
+                targets = targets_for(batch_size, num_targets, classes)
                 found = exported(batch, targets, edit)
-                pairs = zip(_run_torch(model, batch, targets, edit), found, ranges, strict=True)
-                logits, maps = (_difference(*pair) for pair in pairs)
+                pairs = zip(run_torch(model, batch, targets, edit), found, ranges, strict=True)
+                logits, maps = (difference(*pair) for pair in pairs)
                 shape = None if edit is None else edit.shape
                 comparisons.append(Comparison(batch_size, num_targets, logits, maps, shape))
+    return judge(comparisons, "the exported graph differs from the network", tolerance=tolerance)
+
+
+def judge(comparisons: Sequence[Comparison], failure: str, *, tolerance: float = TOLERANCE) -> Parity:
+    """The comparisons, if none is over the tolerance.
+
+    Raises:
+        ParityError: one is, or is not a number; the message says what ``failure`` that is, with figures.
+    """
     parity = Parity(tuple(comparisons))
     if not parity.largest <= tolerance:  # this way round, NaN fails
         failing = [item for item in comparisons if not max(item.logits, item.maps) <= tolerance]
         raise ParityError(
-            f"the exported graph differs from the network by more than {tolerance:g} of the range: "
-            + "; ".join(map(str, failing)),
+            f"{failure} by more than {tolerance:g} of the range: " + "; ".join(map(str, failing)),
             tolerance=tolerance,
             comparisons=[asdict(item) for item in comparisons],
         )
     return parity
 
 
-def _targets(batch: int, number: int, model: Explained) -> Int64:
+def targets_for(batch: int, number: int, classes: int) -> Int64:
     """(B, K): none, the predicted class, or classes that differ from image to image."""
     if number <= 1:
         return np.full((batch, number), -1)
-    classes = as_network(model.classifier.network).num_classes
     return (np.arange(batch)[:, None] + np.arange(number)) % classes
 
 
@@ -121,9 +133,10 @@ def _edits(model: Explained, number: int) -> Iterator[Float32 | None]:
         yield generator.uniform(-1, 1, (1, *_EDITS[0])).astype(np.float32)
 
 
-def _run_torch(
-    model: Explained, images: UInt8, targets: Int64, attention: Float32 | None
+def run_torch(
+    model: Explained, images: UInt8, targets: Int64, attention: Float32 | None = None
 ) -> tuple[Float32, Float32]:
+    """The network in PyTorch, called like ``OnnxModel``."""
     # torch.tensor copies: images may be read-only
     edit = None if attention is None else torch.tensor(attention)
     with torch.no_grad():
@@ -131,7 +144,8 @@ def _run_torch(
     return logits.numpy(), maps.numpy()
 
 
-def _difference(expected: Float32, found: Float32, value_range: float) -> float:
+def difference(expected: Float32, found: Float32, value_range: float) -> float:
+    """The largest, as a share of a range; infinite where the shapes differ."""
     if expected.shape != found.shape:
         return float("inf")
     difference = float(np.abs(expected - found).max(initial=0))

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
+from konkyo.converters.packages import pretrained_state
 from konkyo.models.abn import ABN
 from konkyo.models.backbone import Backbone
 from konkyo.models.classifier import Classifier
@@ -21,7 +22,6 @@ from konkyo.training import checkpoint
 from konkyo.training.config import TrainConfig
 from konkyo.training.data import ImageData, Images
 from konkyo.training.errors import TrainingError
-from konkyo.training.pretrained import pretrained_state
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
