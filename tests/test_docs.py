@@ -15,8 +15,9 @@ from fastapi.routing import APIRoute
 from konkyo import errors
 from konkyo.errors import BundleError, ImageError, KonkyoError, Unavailable
 from konkyo.service.demo import running_server
+from konkyo.service.long_options import LONG_OPTIONS
 from konkyo.service.metrics import Metrics, Outcome
-from konkyo.service.routes import ops, v1
+from konkyo.service.routes import jobs, ops, v1
 from konkyo.service.schemas import ExplainOptions
 from konkyo.service.settings import ZOO, Settings
 
@@ -86,17 +87,18 @@ def test_every_metric_with_its_type_and_labels() -> None:
 def test_every_route() -> None:
     served = {
         f"`{method} {route.path}`"
-        for route in [*v1.router.routes, *ops.router.routes]
+        for route in [*v1.router.routes, *jobs.router.routes, *ops.router.routes]
         if isinstance(route, APIRoute)
         for method in route.methods
     }
-    documented = {row[0] for row in rows("api.md") if row[0].startswith(("`GET", "`POST"))}
+    documented = {row[0] for row in rows("api.md") if row[0].startswith(("`GET", "`POST", "`DELETE"))}
     assert documented == served | {"`GET /metrics`"}
 
 
 def test_every_parameter() -> None:
     documented = {row[0] for row in rows("api.md")}
-    assert {f"`{name}`" for name in ExplainOptions.model_fields} <= documented
+    for options in (ExplainOptions, *LONG_OPTIONS.values()):
+        assert {f"`{name}`" for name in options.model_fields} <= documented
 
 
 def tree(error: type[KonkyoError] = KonkyoError) -> Iterator[type[KonkyoError]]:

@@ -14,8 +14,9 @@ The way of the data, and what may go wrong on it::
        │            └ ImageTooLarge 413      too many pixels; known before decoding
        ├ InvalidRequest 400 ── EmptyBody 400
        ├ BodyTooLarge 413, BodyTimeout 408, UnsupportedMediaType 415
-       ├ UnknownModel, UnknownVersion, UnknownClass 404
-       └ InvalidParameter, UnsupportedMethod 422
+       ├ UnknownModel, UnknownVersion, UnknownClass, UnknownJob 404
+       ├ InvalidParameter, UnsupportedMethod 422
+       └ TooManyJobs 429    (with Retry-After)
 
     start-up ──► BundleError: a bundle that is missing, damaged or not one of ours
     export ────► ParityError: the exported graph computes something else than the network
@@ -26,9 +27,9 @@ The tree::
     ├── InvalidRequest ── EmptyBody
     ├── BodyTooLarge, BodyTimeout, UnsupportedMediaType
     ├── ImageError ── UnsupportedImage, BrokenImage, ImageTooLarge
-    ├── NotFound ── UnknownModel, UnknownVersion, UnknownClass
+    ├── NotFound ── UnknownModel, UnknownVersion, UnknownClass, UnknownJob
     ├── InvalidParameter ── UnsupportedMethod
-    ├── Overloaded ── QueueFull
+    ├── Overloaded ── QueueFull, TooManyJobs
     ├── Unavailable ── NotReady, Draining
     ├── DeadlineExceeded, RequestCancelled, InferenceFailed
     └── BundleError ── ParityError
@@ -140,6 +141,12 @@ class UnknownClass(NotFound):
     code = "unknown_class"
 
 
+class UnknownJob(NotFound):
+    """No such job, or not any more."""
+
+    code = "unknown_job"
+
+
 class InvalidParameter(KonkyoError):
     """A parameter is unknown, of the wrong type or out of range."""
 
@@ -162,6 +169,12 @@ class QueueFull(Overloaded):
     """As many requests wait as may."""
 
     code = "queue_full"
+
+
+class TooManyJobs(Overloaded):
+    """As many long explanations are at work as may be."""
+
+    code, retry_after = "too_many_jobs", 5
 
 
 class Unavailable(KonkyoError):

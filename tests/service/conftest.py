@@ -60,3 +60,32 @@ def attentive(
         return bundle.path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory: pytest.TempPathFactory, settled: Callable[..., object]) -> Path:
+    """A repository of two small networks of random weights that can be explained in many ways.
+
+    ``graph`` explains itself by CAM, which is in its graph, and has names for its neurons; ``gradient`` by
+    Grad-CAM++, which takes a gradient, and so has no graph.
+    """
+    torch = pytest.importorskip("torch")
+    from konkyo.export.bundle import Origin, write_bundle
+    from konkyo.export.canary import smooth_image
+    from konkyo.export.neurons import write_neurons
+    from konkyo.models.classifier import Classifier
+    from konkyo.models.cnn import CNN
+    from konkyo.models.neurons import NamedNeuron, Neurons
+
+    repository = tmp_path_factory.mktemp("networks")
+    samples = np.stack([smooth_image(32, 32, seed) for seed in range(100, 108)])
+    for seed, (name, method) in enumerate((("graph", "cam"), ("gradient", "gradcam-plus-plus"))):
+        torch.manual_seed(seed)
+        classifier = Classifier(CNN(4), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+        settled(classifier, torch.from_numpy(samples))
+        origin = Origin("cnn", {}, ("good", "crack", "dent", "stain"), method, "none", "none", "none", None)
+        bundle, _ = write_bundle(repository / name / "1", classifier.state_dict(), samples, origin)
+        if name == "graph":
+            named = {unit: NamedNeuron(concept=f"concept {unit}", iou=0.25) for unit in range(0, 64, 2)}
+            write_neurons(bundle, Neurons(layer="features", threshold=0.05, neurons=named))
+    return repository

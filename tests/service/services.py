@@ -228,6 +228,7 @@ def attention_models() -> Path:
             "takes_attention": True,
             "scales": scales,
         }
+        del card["methods"]
         file.write_text(json.dumps(card))
     return folder
 

@@ -156,6 +156,25 @@ async def outcomes(tasks: Sequence[asyncio.Task[Answer]]) -> list[Any]:
 # batches
 
 
+async def test_images_times_targets_are_bounded_where_that_takes_the_memory(desk: Desk) -> None:
+    batcher = desk.batcher(max_batch=8, max_maps=6)
+    tasks = [await desk.hold(batcher)]
+    for number, width in enumerate([2, 2, 4, 2, 9, 0, 1], start=1):
+        tasks += await desk.submit(batcher, [number], targets=[0] * width)
+    desk.engine.gate.open()
+    assert await outcomes(tasks) == list(range(8))
+    # Of what would make a batch too wide the first in the queue goes first, the others wait.
+    assert desk.engine.batches == [[0], [1, 2, 4], [3], [5], [6, 7]]
+
+
+@pytest.mark.parametrize("stage", ["forward", "explain"])
+async def test_the_time_of_a_batch_is_that_of_its_stage(desk: Desk, stage: Any) -> None:
+    (answer,) = [await task for task in await desk.submit(desk.batcher(stage=stage), [1])]
+    seconds = {"forward": answer.forward_seconds, "explain": answer.explain_seconds}
+    assert seconds.pop(stage) > 0
+    assert list(seconds.values()) == [0]
+
+
 async def test_an_idle_server_never_waits(desk: Desk, clock: Clock) -> None:
     batcher = desk.batcher(max_batch=8)
     clock.stop()  # a timer could never fire

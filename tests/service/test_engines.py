@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from konkyo.errors import BundleError
+from konkyo.errors import BundleError, UnsupportedMethod
 from konkyo.imaging import UInt8
 from konkyo.models.bundle import Bundle, read_bundle
 from konkyo.service.app import WEB
-from konkyo.service.engines import make_engine
+from konkyo.service.engines import make_engine, make_torch_engine
 from konkyo.service.engines.base import Engine, Float32
 from konkyo.service.settings import ZOO, Settings
 
@@ -194,3 +195,68 @@ def test_cuda_agrees_with_the_cpu(name: str, bundle: Bundle, images: UInt8) -> N
         edited = [engine_of(name, bundle, device).run(images, every, edits) for device in ("cpu", "cuda")]
         assert relative(edited[1].logits, edited[0].logits) < 5e-3
         assert relative(edited[1].maps, edited[0].maps) < 5e-3
+
+
+# every method, in torch
+
+
+def test_torch_explains_by_every_method_and_leaves_nothing_behind(networks: Path) -> None:
+    torch = pytest.importorskip("torch")
+    for name in ("graph", "gradient"):
+        bundle = read_bundle(networks / name / "1")
+        engine = make_torch_engine(bundle, Settings(device="cpu"))
+        module = engine._module
+        state = {key: tensor.clone() for key, tensor in module.classifier.state_dict().items()}
+        images, targets = photos(bundle)[:3], np.array([[-1, 2], [0, 0], [3, -1]])
+        alone = engine.run(images, np.empty((3, 0), np.int64))
+        assert alone.maps.shape[1] == 0
+        for spec in bundle.card.methods:
+            if spec.needs == "predictions":
+                continue
+            found = engine.explain(spec.method, images, targets)
+            assert found.maps.shape[:2] == (3, 2)
+            assert np.isfinite(found.maps).all()
+            np.testing.assert_allclose(found.logits, alone.logits, rtol=1e-4, atol=1e-4)
+        for parameter in module.classifier.parameters():
+            assert parameter.grad is None
+            assert not parameter.requires_grad
+        assert all(torch.equal(tensor, state[key]) for key, tensor in module.classifier.state_dict().items())
+        assert len({id(one.classifier) for one in engine._methods.values()}) == 1  # one copy of the weights
+        with pytest.raises(UnsupportedMethod, match="unknown explanation 'lime'"):
+            engine.explain("lime", images, targets)
+        engine.close()
+
+
+def test_torch_says_whether_its_own_method_takes_a_gradient(networks: Path) -> None:
+    pytest.importorskip("torch")
+    found = [
+        make_torch_engine(read_bundle(networks / name / "1"), Settings(device="cpu")).differentiates
+        for name in ("graph", "gradient")
+    ]
+    assert found == [False, True]
+
+
+def test_auto_takes_torch_where_there_is_no_graph(networks: Path) -> None:
+    engine = engine_of("auto", read_bundle(networks / "gradient" / "1"))
+    assert engine.name == "torch"
+    engine.warm_up()
+
+
+@pytest.mark.gpu
+def test_cuda_explains_as_the_cpu_does_in_two_threads_at_once(networks: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    bundle = read_bundle(networks / "gradient" / "1")
+    cpu, cuda = (make_torch_engine(bundle, Settings(device=device)) for device in ("cpu", "cuda"))
+    images, targets = photos(bundle), np.tile([0, 1, 2, 3], (len(photos(bundle)), 1))
+    none = np.empty((len(images), 0), np.int64)
+    with ThreadPoolExecutor(1) as gradients, ThreadPoolExecutor(1) as passes:
+        for method in ("gradcam-plus-plus", "gradcam", "guided-backprop", "text"):
+            expected = cpu.explain(method, images, targets)
+            explained = [gradients.submit(cuda.explain, method, images, targets) for _ in range(5)]
+            predicted = [passes.submit(cuda.run, images, none) for _ in range(20)]
+            for future in explained:
+                assert relative(future.result().maps, expected.maps) < 2e-2
+            for future in (*explained, *predicted):
+                assert relative(future.result().logits, expected.logits) < 5e-3

@@ -13,8 +13,12 @@ from PIL import Image
 
 from konkyo.errors import InvalidParameter
 from konkyo.imaging import Decoded, Geometry, prepare
+from konkyo.models.card import MapKind
 from konkyo.service import rendering
+from konkyo.service.answers import Prepared, Shown
+from konkyo.service.methods import Method
 from konkyo.service.rendering import Frame
+from konkyo.service.schemas import ExplainOptions
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -356,3 +360,107 @@ def test_a_picture_too_long_for_its_format_is_refused(extension: Any, width: int
     with pytest.raises(InvalidParameter, match="png"):
         rendering.encode_image(grey(1, width), extension)
     assert rendering.encode_image(grey(1, width))[:4] == b"\x89PNG"
+
+
+# Maps as fine as an image
+
+
+def test_grey_is_the_map_alone() -> None:
+    map_ = np.array([[-2.0, -1.0, 0.0], [0.5, 1.0, 4.0]], np.float32)
+    both = rendering.grey(map_, whole(3, 2), "both", strongest=2)
+    assert both[..., 0].tolist() == [[0, 63, 127], [159, 191, 255]]
+    assert (both == both[..., :1]).all()
+    assert rendering.grey(map_, whole(3, 2), "positive")[..., 1].tolist() == [[0, 0, 0], [31, 63, 255]]
+    assert rendering.grey(map_, whole(3, 2), "negative", strongest=2)[..., 2].tolist() == [
+        [255, 127, 0],
+        [0, 0, 0],
+    ]
+
+
+def test_one_pixel_does_not_set_the_scale() -> None:
+    map_ = np.full((100, 100), -1.0, np.float32)
+    map_[50, 50] = 1000
+    assert rendering.strong(map_) == 1
+    map_[0, 0] = np.nan
+    assert rendering.strong(map_) == 1
+    assert rendering.strong(np.full((2, 2), np.nan, np.float32)) == 0
+
+
+def test_grains_that_lie_together_are_one_region() -> None:
+    """Every second pixel of a square of 40: hundreds of regions, and smoothed a single one around it."""
+    map_ = np.zeros((200, 200), np.float32)
+    map_[100:140:2, 60:100:2] = 1
+    assert len(rendering.regions(map_, 0.15, IDENTITY)) == rendering.MAX_REGIONS
+    map_[101:140:2, 60:100:2] = -1  # as along an edge
+    (region,) = rendering.regions(rendering.smoothed(map_, "positive"), 0.15, IDENTITY)
+    assert region["mass"] > 0.95
+    left, top, right, bottom = region["box"]
+    assert (left, top, right, bottom) == pytest.approx((60, 100, 100, 140), abs=6)
+
+
+def test_smoothing_keeps_the_sum_and_the_centre() -> None:
+    map_ = delta(101, 101, 50, 50, 3) + delta(101, 101, 20, 20, -2)
+    parts: dict[rendering.Part, float] = {"positive": 3, "negative": -2, "both": 1}
+    for part, total in parts.items():
+        spread = rendering.smoothed(map_, part)
+        assert spread.sum() == pytest.approx(total, rel=1e-4)
+        centre = (20, 20) if part == "negative" else (50, 50)
+        assert np.unravel_index(np.abs(spread).argmax(), spread.shape) == centre
+    assert np.isfinite(rendering.smoothed(delta(9, 9, 4, 4, np.nan), "both")).all()
+
+
+def test_pictures_side_by_side_keep_their_pixels() -> None:
+    left, right = grey(10, 300, 20), grey(10, 300, 200)
+    both = rendering.beside([left, right])
+    assert both.shape == (10, 606, 3)
+    assert (both[:, :300] == 20).all()
+    assert (both[:, 300:306] == 255).all()
+    assert (both[:, 306:] == 200).all()
+    assert rendering.beside([left]) is not left
+    np.testing.assert_array_equal(rendering.beside([left]), left)
+
+
+def shown(kind: MapKind, map_: rendering.Float32, **options: Any) -> Shown:
+    height, width = map_.shape
+    geometry = prepare(Decoded(Image.fromarray(grey(height, width)), 1, "PNG"), (width, height))[1]
+    seen = Prepared(grey(height, width), geometry, None, 0, 0, 0, 0)
+    return Shown(ExplainOptions(**options), seen, map_, Method("any", kind, True, "weights", "torch"))
+
+
+@pytest.mark.parametrize("overlay", ["blend", "contour", "spotlight", "grey"])
+def test_a_saliency_map_is_drawn_above_its_mean(overlay: rendering.Overlay) -> None:
+    """A mean score that is high everywhere says nothing; only where it is higher does."""
+    low = np.random.default_rng(0).uniform(0, 0.1, (16, 16)).astype(np.float32)
+    low -= low.mean()
+    picture = shown("class_activation_map", low).draw(overlay, 10_000)
+    raised = shown("saliency_map", low + np.float32(0.75)).draw(overlay, 10_000)
+    assert np.abs(picture.astype(int) - raised.astype(int)).max() <= 1
+    assert (shown("class_activation_map", low + np.float32(0.75)).draw(overlay, 10_000) != picture).any()
+    regions = [shown("saliency_map", low + add, regions=0.5).regions() for add in np.float32([0, 0.75])]
+    assert regions[0]
+    assert [region["box"] for region in regions[0]] == [region["box"] for region in regions[1]]
+
+
+@pytest.mark.parametrize("kind", ["saliency_map", "input_gradient", "score_drop", "class_activation_map"])
+def test_what_is_not_finite_can_be_shown_whatever_it_is(kind: MapKind) -> None:
+    map_ = delta(16, 16, 3, 3, np.nan)
+    map_[8, 8] = 1
+    found = shown(kind, map_)
+    for overlay in ("blend", "contour", "spotlight", "grey"):
+        assert found.draw(overlay, 10_000).shape == (16, 16, 3)
+    assert found.regions() == [] or kind == "input_gradient"
+
+
+@pytest.mark.parametrize(
+    ("kind", "overlay"),
+    [
+        ("class_weight_map", "spotlight"),
+        ("class_activation_map", "blend"),
+        ("attention_map", "blend"),
+        ("input_gradient", "grey"),
+        ("score_drop", "blend"),
+        ("saliency_map", "blend"),
+    ],
+)
+def test_each_kind_has_its_own_overlay(kind: MapKind, overlay: str) -> None:
+    assert shown(kind, delta(4, 4, 1, 1)).natural_overlay == overlay

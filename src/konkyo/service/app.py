@@ -21,10 +21,13 @@ import konkyo
 from konkyo.errors import InvalidParameter, KonkyoError
 from konkyo.service.budget import MemoryBudget
 from konkyo.service.engines import EngineFactory, make_engine
+from konkyo.service.jobs import Jobs
 from konkyo.service.metrics import Metrics
 from konkyo.service.middleware import Observed
+from konkyo.service.perturbing import Perturbing
 from konkyo.service.pipeline import Pipeline
 from konkyo.service.repository import Repository
+from konkyo.service.routes import jobs as jobs_routes
 from konkyo.service.routes import ops, v1
 from konkyo.service.settings import Settings
 from konkyo.service.state import State
@@ -45,7 +48,10 @@ def create_app(settings: Settings | None = None, *, make_engine: EngineFactory =
     metrics = Metrics()
     budget = MemoryBudget(settings.max_buffered_bytes)
     repository = Repository(settings, metrics, make_engine)
-    state = State(settings, metrics, repository, budget, Pipeline(settings, metrics, budget))
+    pipeline = Pipeline(settings, metrics, budget)
+    perturbing = Perturbing(settings, budget, pipeline)
+    jobs = Jobs(settings, metrics, budget)
+    state = State(settings, metrics, repository, budget, pipeline, perturbing, jobs)
 
     # The interactive documentation comes with its own files instead of a CDN's.
     app = FastAPIOffline(
@@ -59,6 +65,7 @@ def create_app(settings: Settings | None = None, *, make_engine: EngineFactory =
     )
     app.state.konkyo = state
     app.include_router(v1.router)
+    app.include_router(jobs_routes.router)
     app.include_router(ops.router)
     if settings.metrics_port is None:
         app.add_api_route("/metrics", ops.metrics, tags=["operations"], response_class=Response)
@@ -89,6 +96,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
+        await state.jobs.close()
         await state.repository.close()
         state.pipeline.close()
         if exporter is not None:

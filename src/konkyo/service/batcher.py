@@ -8,8 +8,8 @@ Promises, each held by a test:
 - every caller gets its own answer, or one error, exactly once;
 - a full queue refuses at once, and a place is free again as soon as its caller leaves;
 - who has cancelled or is overdue costs no compute;
-- edited maps of one batch are of one size; who brings another waits for a next batch, the first in
-  the queue never does;
+- edited maps of one batch are of one size, and its images times its targets are bounded where that is
+  what takes the memory; who does not fit waits for a next batch, the first in the queue never does;
 - a failing batch is retried in halves, so that a poisoned item fails alone;
 - outputs of the wrong length are never delivered;
 - closing finishes what was accepted, and leaves nobody waiting.
@@ -22,26 +22,43 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Executor
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 
 from konkyo.errors import DeadlineExceeded, Draining, InferenceFailed, KonkyoError, NotReady, QueueFull
 from konkyo.imaging import UInt8
-from konkyo.service.engines.base import Engine, Float32, Outputs
+from konkyo.service.engines.base import Float32, Int64, Outputs
 
 MAX_CELLS = 4 * 1024**2
 """Cells of the edited maps of a batch, 16 MiB; larger ones make smaller batches."""
 
 
+Stage = Literal["forward", "explain"]
+
+
+class Runner(Protocol):
+    """Whatever answers a batch, such as an ``Engine``."""
+
+    def run(self, images: UInt8, targets: Int64, attention: Float32 | None = None) -> Outputs:
+        """See ``Engine.run``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one item gets: logits (N,), maps (M, h, w), and how it got there (times in seconds)."""
+    """What one item gets: logits (N,), maps (M, h, w), and how it got there (times in seconds).
+
+    Where the maps come out of the forward pass, all of its batch's time is ``forward_seconds``; where
+    they take a gradient, the two cannot be told apart, and all is ``explain_seconds``.
+    """
 
     logits: Float32
     maps: Float32
     batch_size: int
     queue_seconds: float
-    forward_seconds: float
+    forward_seconds: float = 0.0
+    explain_seconds: float = 0.0
 
 
 @dataclass(eq=False, slots=True)
@@ -69,31 +86,37 @@ class Batcher:
     Args:
         engine: runs in ``executor``.
         max_batch: images in one forward pass.
+        max_maps: images times targets in one, where each holds memory; one image may have more.
         capacity: requests that may wait.
         lease: held while the engine runs; batchers that share an engine share it, so that neither
             takes its batch before the engine is free for it.
         executor: where the engine runs.
         map_per_target: M = K, as for class-specific explanations.
+        stage: what its time is spent on.
         on_execution: called after every forward pass.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Runner,
         *,
         max_batch: int,
+        max_maps: int | None = None,
         capacity: int,
         lease: asyncio.Lock,
         executor: Executor,
         map_per_target: bool = True,
+        stage: Stage = "forward",
         on_execution: Callable[[Execution], None] = lambda execution: None,
     ) -> None:
         self._engine = engine
         self._max_batch = max_batch
+        self._max_maps = max_maps
         self.capacity = capacity
         self._lease = lease
         self._executor = executor
         self._map_per_target = map_per_target
+        self._stage = stage
         self._on_execution = on_execution
         self._waiting: dict[_Item, None] = {}  # a queue from which any item can leave at once
         self._running: list[_Item] = []
@@ -199,6 +222,7 @@ class Batcher:
         batch: list[_Item] = []
         leaving: list[_Item] = []
         edit: Float32 | None = None
+        width = 1
         for item in self._waiting:
             if len(batch) == self._max_batch:
                 break
@@ -206,9 +230,10 @@ class Batcher:
                 _fail(item, DeadlineExceeded("the deadline passed in the queue"))
             elif not item.future.done():
                 common = item.attention if edit is None else edit
-                if not _fits(item, common, len(batch) + 1):
+                widest = max(width, len(item.targets))
+                if not _fits(item, common, len(batch) + 1) or self._too_many(widest, len(batch) + 1):
                     continue
-                edit = common
+                edit, width = common, widest
                 batch.append(item)
             leaving.append(item)
         for item in leaving:
@@ -216,6 +241,9 @@ class Batcher:
         if not self._waiting:
             self._arrived.clear()
         return batch
+
+    def _too_many(self, width: int, size: int) -> bool:
+        return self._max_maps is not None and size > 1 and width * size > self._max_maps
 
     async def _run(self, batch: list[_Item]) -> None:
         loop = asyncio.get_running_loop()
@@ -235,7 +263,8 @@ class Batcher:
                 if not np.isfinite(logits).all():
                     _fail(item, InferenceFailed("the network gave logits that are not finite"))
                     continue
-                item.future.set_result(Answer(logits, maps, len(batch), taken - item.arrived, seconds))
+                times = {"queue_seconds": taken - item.arrived, f"{self._stage}_seconds": seconds}
+                item.future.set_result(Answer(logits, maps, len(batch), **times))
 
     async def _isolate(self, batch: list[_Item], error: Exception) -> None:
         """Retry a failed batch in halves; a single item that fails is the culprit."""

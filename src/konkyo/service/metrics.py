@@ -53,6 +53,7 @@ class Metrics:
         )
         self.queue_depth = gauge("queue_depth", "Images waiting for the engine now", (*model, "kind"))
         self.queue_capacity = gauge("queue_capacity", "Images that may wait", (*model, "kind"))
+        self.jobs = gauge("jobs", "Long explanations at work now", ())
         self.stage = histogram("stage_duration_seconds", "Stages of an answer", ("stage",), FINE)
         self.batch_size = histogram("batch_size", "Images in a forward pass", (*model, "kind"), BATCHES)
         self.inferences = counter("inferences", "Images that went through the network", (*model, "kind"))
@@ -66,6 +67,11 @@ class Metrics:
         self.model_ready = gauge("model_ready", "1 if the model passed its canary", model)
         self.model_load_seconds = gauge(
             "model_load_seconds", "Time to verify, load and warm the model", model
+        )
+        self.gradient_load_seconds = gauge(
+            "gradient_load_seconds",
+            "Time to load torch and the network beside another runtime, at the first request that needs it",
+            model,
         )
         self.gpu_memory = gauge(
             "gpu_memory_used_bytes", "Memory in use on the first GPU, by all processes", ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,22 +12,21 @@ from typing import Literal
 import numpy as np
 
 from konkyo.errors import BundleError, NotReady, UnknownClass
-from konkyo.imaging import Decoded, Geometry, UInt8, decode, open_image, prepare
+from konkyo.imaging import Decoded, Geometry, UInt8
 from konkyo.models.bundle import Bundle, read_bundle
-from konkyo.service.batcher import Batcher, Execution
-from konkyo.service.engines import EngineFactory, make_engine
-from konkyo.service.engines.base import Engine
+from konkyo.models.neurons import Neurons, read_neurons
+from konkyo.service.batcher import Batcher
+from konkyo.service.canary import Canary, to_input
+from konkyo.service.engines import EngineFactory, make_engine, make_torch_engine
+from konkyo.service.engines.base import Engine, GradientEngine
 from konkyo.service.gpu import gpu_memory_used
+from konkyo.service.gradients import LazyEngine
+from konkyo.service.methods import Methods
 from konkyo.service.metrics import Metrics
+from konkyo.service.queues import Queues
 from konkyo.service.settings import Settings
 
-Kind = Literal["predict", "explain"]
-KINDS: tuple[Kind, ...] = ("predict", "explain")
 State = Literal["loading", "ready", "failed"]
-
-CANARY_TOLERANCE = 0.02
-"""Largest difference of the canary's logits from the card's, relative to their range: room for the
-reduced precision of GPUs, none for wrong weights or a wrong normalisation."""
 
 CANARY_SECONDS = 30
 """How long the canary may take: a probe of an engine that hangs must not hang with it."""
@@ -57,7 +55,11 @@ class Model:
         self._bundle: Bundle | None = None
         self._engine: Engine | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{self.name}")
-        self._batchers: dict[Kind, Batcher] = {}
+        self._lazy: LazyEngine | None = None
+        self._methods: Methods | None = None
+        self._started: Queues | None = None
+        self.neurons: Neurons | None = None
+        """Names of the units, where the bundle has them."""
         self._index: dict[str, int] = {}
         self._closed = False
 
@@ -75,11 +77,27 @@ class Model:
             raise self._not_ready()
         return self._engine
 
-    def batcher(self, kind: Kind) -> Batcher:
-        """The queue for requests of a kind. Raises ``NotReady`` unless the model is ready."""
+    @property
+    def methods(self) -> Methods:
+        """The explanations it can give. Raises ``NotReady`` while that is not known."""
+        if self._methods is None:
+            raise self._not_ready()
+        return self._methods
+
+    def batcher(self, kind: str) -> Batcher:
+        """The queue of a kind: ``predict``, or ``Method.queue``.
+
+        Raises:
+            NotReady: the model is not ready.
+        """
         if self.state != "ready":
             raise self._not_ready()
-        return self._batchers[kind]
+        return self._queues.find(kind)
+
+    @property
+    def _queues(self) -> Queues:
+        assert self._started is not None
+        return self._started
 
     def class_index(self, target: str | int) -> int:
         """Index of a class given by name or index; the name wins where a label looks like a number.
@@ -101,14 +119,7 @@ class Model:
 
     def prepare(self, decoded: Decoded) -> tuple[UInt8, Geometry]:
         """Bring an image to the network's input, as the card says."""
-        spec = self.bundle.card.input
-        return prepare(
-            decoded,
-            (spec.width, spec.height),
-            mode=spec.resize_mode,
-            crop_fraction=spec.crop_fraction,
-            interpolation=spec.interpolation,
-        )
+        return to_input(self.bundle.card, decoded)
 
     async def load(self) -> None:
         """Verify, load, warm up and run the canary. A failure is kept in ``failure``, not raised."""
@@ -116,6 +127,7 @@ class Model:
         loop = asyncio.get_running_loop()
         try:
             self._bundle = await loop.run_in_executor(self._executor, self._read)
+            self.neurons = read_neurons(self._bundle)
             self._index = {label: index for index, label in enumerate(self._bundle.card.labels)}
             self._engine = await loop.run_in_executor(
                 self._executor, self._make_engine, self._bundle, self._settings
@@ -123,7 +135,7 @@ class Model:
             await loop.run_in_executor(self._executor, self._engine.warm_up)
             if self._engine.device == "cuda":
                 self._metrics.gpu_memory.set_function(gpu_memory_used)
-            self._start_batchers(self._engine, self._bundle)
+            self._start(self._engine, self._bundle)
             await self.run_canary()
             self.state = "ready"
         except Exception as error:
@@ -138,52 +150,42 @@ class Model:
             BundleError: the logits are not those in the card, or the map is not finite or constant.
             KonkyoError: the queue or the engine failed.
         """
-        card = self.bundle.card
-        data = (self.bundle.path / card.canary.file).read_bytes()
-        pixels, _ = self.prepare(decode(open_image(data)))
+        canary = Canary(self.bundle)
         deadline = asyncio.get_running_loop().time() + CANARY_SECONDS
-        answer = await self._batchers["explain"].submit(pixels, (-1,), deadline=deadline)
-        await self._batchers["predict"].submit(pixels, deadline=deadline)
-        if not np.isfinite(answer.maps).all() or np.ptp(answer.maps) == 0:
-            raise BundleError(f"{self._path}: the map of the canary is constant or not finite")
-        expected = np.asarray(card.canary.logits)
-        error = np.abs(answer.logits - expected).max() / max(np.ptp(expected), 1e-6)
-        if self.engine.faithful and error > CANARY_TOLERANCE:
-            raise BundleError(
-                f"{self._path}: the canary's logits differ from the card's by {error:.1%} of their range"
-            )
+        answer = await self._queues.find("explain").submit(canary.pixels, (-1,), deadline=deadline)
+        predicted = await self._queues.find("predict").submit(canary.pixels, deadline=deadline)
+        canary.check_map(answer.maps)
+        if self.engine.faithful:
+            canary.check_logits(answer.logits)
+            canary.check_logits(predicted.logits)
 
     @property
     def dead(self) -> bool:
         """Whether a queue has stopped for good; only a new process helps."""
-        return self.state == "ready" and not all(batcher.alive for batcher in self._batchers.values())
+        return self.state == "ready" and not self._queues.alive
 
     def problems(self) -> list[str]:
         """What keeps this model from being ready; empty if nothing does."""
-        if self.state != "ready":
-            return [f"{self.name}/{self.version}: {self.failure or self.state}"]
-        return [
-            f"{self.name}/{self.version}: the {kind} queue {'fails' if batcher.alive else 'has stopped'}"
-            for kind, batcher in self._batchers.items()
-            if batcher.failing or not batcher.alive
-        ]
+        found = self._queues.problems() if self.state == "ready" else [self.failure or self.state]
+        return [f"{self.name}/{self.version}: {problem}" for problem in found]
 
     async def close(self) -> None:
         """Finish what was accepted, then release the engine; one that hangs is left to the process's end."""
         if self._closed:
             return
         self._closed = True
-        for batcher in self._batchers.values():
-            await batcher.close(self._settings.shutdown_seconds)
+        if self._started is not None:
+            await self._started.close(self._settings.shutdown_seconds)
         released = asyncio.get_running_loop().run_in_executor(self._executor, self._release)
         _, hung = await asyncio.wait([released], timeout=self._settings.shutdown_seconds)
         self._executor.shutdown(wait=not hung, cancel_futures=True)
 
     def _release(self) -> None:
         """In the engine's thread, and so after whatever it still does."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        for engine in (self._engine, self._lazy):
+            if engine is not None:
+                engine.close()
+        self._engine = self._lazy = None
 
     def _read(self) -> Bundle:
         bundle = read_bundle(self._path)
@@ -194,49 +196,28 @@ class Model:
             )
         return bundle
 
-    def _start_batchers(self, engine: Engine, bundle: Bundle) -> None:
-        lease = asyncio.Lock()
-        for kind in KINDS:
-            labels = {**self.labels, "kind": kind}
-            batcher = Batcher(
-                engine,
-                max_batch=self._settings.max_batch,
-                capacity=self._settings.queue_capacity,
-                lease=lease,
-                executor=self._executor,
-                map_per_target=bundle.card.explanation.class_specific,
-                on_execution=self._observer(labels),
+    def _start(self, engine: Engine, bundle: Bundle) -> None:
+        self._methods = Methods(bundle, self._settings, engine)
+        gradients: GradientEngine
+        if isinstance(engine, GradientEngine):
+            gradients = engine
+        else:
+            gradients = self._lazy = LazyEngine(
+                partial(_load_torch, bundle, self._settings),
+                f"{self.name}/{self.version}",
+                self._metrics.gradient_load_seconds.labels(**self.labels).set,
             )
-            batcher.start()
-            self._batchers[kind] = batcher
-            self._metrics.queue_capacity.labels(**labels).set(batcher.capacity)
-            self._metrics.queue_depth.labels(**labels).set_function(partial(getattr, batcher, "depth"))
-
-    def _observer(self, labels: dict[str, str]) -> Callable[[Execution], None]:
-        metrics = self._metrics
-        executions, inferences = metrics.executions.labels(**labels), metrics.inferences.labels(**labels)
-        batch_size, forward = metrics.batch_size.labels(**labels), metrics.stage.labels(stage="forward")
-        oom = metrics.oom.labels(**self.labels)
-
-        def observe(execution: Execution) -> None:
-            executions.inc()
-            inferences.inc(execution.size)
-            batch_size.observe(execution.size)
-            forward.observe(execution.seconds)
-            if execution.error is not None and _is_out_of_memory(execution.error):
-                oom.inc()
-
-        return observe
+        self._started = Queues(
+            engine, gradients, self._methods, self._settings, self._metrics, self.labels, self._executor
+        )
 
     def _not_ready(self) -> NotReady:
         return NotReady(f"model {self.name}/{self.version} is {self.state}", **self.labels, state=self.state)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    text = f"{type(error).__name__} {error}".lower()
-    return (
-        isinstance(error, MemoryError)
-        or "outofmemory" in text
-        or "out of memory" in text
-        or "bad_alloc" in text
-    )
+def _load_torch(bundle: Bundle, settings: Settings) -> GradientEngine:
+    """The bundle in torch, which must answer the canary as the card says."""
+    engine = make_torch_engine(bundle, settings)
+    canary = Canary(bundle)
+    canary.check_logits(engine.run(canary.pixels[None], np.empty((1, 0), np.int64)).logits[0])
+    return engine

@@ -7,6 +7,7 @@ a score. Shape legend: h, w the map's grid; H, W the frame; maps and images are 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from konkyo.errors import InvalidParameter
 from konkyo.imaging import Affine, Geometry, UInt8
 from konkyo.service.engines.base import Float32
 
-Overlay = Literal["spotlight", "blend", "contour", "none"]
+Overlay = Literal["spotlight", "blend", "contour", "grey", "none"]
 Part = Literal["positive", "negative", "both"]
 Colormap = Literal["signed", "turbo", "jet", "viridis", "inferno", "magma", "cividis"]
 Status = Literal["ok", "flat", "all_negative", "non_finite", "shed"]
@@ -28,6 +29,10 @@ MAX_REGIONS = 5
 
 SPOTLIGHT_QUANTILE = 0.995
 """The brightest pixels of a spotlight may saturate, or one pixel would leave the rest dark."""
+
+SMOOTHING = 1 / 50
+"""Deviation of the smoothing of gradients, as a share of the longer side: pixels that lie nearer belong
+together."""
 
 LONGEST = {"png": 1_000_000, "jpeg": 65_500, "webp": 16_383}
 """Sides in pixels that the formats, or their libraries, allow."""
@@ -202,6 +207,22 @@ def normalised(map_: Float32, value_range: tuple[float, float]) -> Float32:
     return np.asarray(((map_ - low) / max(high - low, 1e-12)).clip(0, 1), np.float32)
 
 
+def strong(map_: Float32) -> float:
+    """A value close to the largest in size, so that one pixel leaves the rest visible: (h, w)."""
+    size = np.abs(map_[np.isfinite(map_)])
+    return float(np.quantile(size, SPOTLIGHT_QUANTILE)) if size.size else 0.0
+
+
+def smoothed(map_: Float32, part: Part) -> Float32:
+    """A gradient with each pixel spread over its neighbourhood: (h, w) -> (h, w), of the same sign.
+
+    Of one part without the other, which would cancel it: they lie side by side along every edge.
+    """
+    finite = np.nan_to_num(map_, posinf=0, neginf=0)
+    chosen = np.minimum(finite, 0) if part == "negative" else part_of(finite, part)
+    return np.asarray(cv2.GaussianBlur(chosen, (0, 0), SMOOTHING * max(map_.shape)), np.float32)
+
+
 def spotlight(map_: Float32, image: UInt8, frame: Frame, part: Part, strongest: float | None = None) -> UInt8:
     """The product of map and image on black (GCM): lit where the image speaks for the class.
 
@@ -285,6 +306,26 @@ def contour(
         outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(drawing, outlines, -1, colour.tolist(), thickness)
     return drawing
+
+
+def grey(map_: Float32, frame: Frame, part: Part, strongest: float | None = None) -> UInt8:
+    """The map alone, for one as fine as an image: (H, W, 3).
+
+    One part is bright on black; of both, 0 is mid grey, and what speaks for the class is lighter.
+    """
+    weights = _drawable(map_, frame)
+    if strongest is None:
+        strongest = float(np.abs(weights).max())
+    strength = part_of(weights, part) / max(strongest, 1e-12)
+    level = (strength + 1) / 2 if part == "both" else strength
+    return _to_uint8(np.repeat(level[..., None] * 255, 3, axis=2))
+
+
+def beside(pictures: Sequence[UInt8]) -> UInt8:
+    """Pictures of one size (H, W, 3) side by side, with a small white gap between them."""
+    height, width, _ = pictures[0].shape
+    gap = np.full((height, max(4, width // 50), 3), 255, np.uint8)
+    return np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)
 
 
 def _to_uint8(values: Float32) -> UInt8:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
 
-from konkyo.models.card import ModelCard
+from konkyo.models.card import MapKind, ModelCard, Needs
 from konkyo.service.rendering import Colormap, Overlay, Part, Status
 
 MAX_TARGETS = 32
@@ -33,11 +33,21 @@ class ExplainOptions(PredictOptions):
     targets: Annotated[list[str | int] | None, BeforeValidator(_split)] = Field(
         default=None, max_length=MAX_TARGETS, description="several classes in one pass, comma-separated"
     )
+    truth: str | int | None = Field(
+        default=None, description="the true class: maps of it and of the predicted one, to explain a failure"
+    )
+    neurons: int = Field(
+        default=5, ge=1, le=50, description="neurons named for and against the class, by method=text"
+    )
     map: Literal["png", "float32", "none"] = Field(default="png", description="how the map is sent")
     overlay: Overlay | None = Field(
         default=None, description="picture to send; default: none in JSON, the model's own kind as an image"
     )
-    part: Part = Field(default="positive", description="what the overlay shows: for or against the class")
+    part: Part | None = Field(
+        default=None,
+        description="what the overlay shows, for or against the class; default: positive, and both where it "
+        "is grey",
+    )
     colormap: Colormap = Field(default="signed", description="colours of the blend overlay")
     alpha: float = Field(default=0.7, ge=0, le=1, description="opacity of the blend overlay")
     frame: Literal["original", "input"] = Field(
@@ -136,15 +146,38 @@ class OverlayBody(_Body):
     data: str
 
 
+class NeuronBody(_Body):
+    """A neuron, by its channel and its name; ``rank`` among all that speak for the class, or against it."""
+
+    neuron: int
+    name: str | None
+    importance: float
+    rank: int
+    iou: float | None
+
+
+class TextBody(_Body):
+    """The neurons that speak for a class and against it, most important first, and the same in words."""
+
+    because: list[NeuronBody]
+    despite: list[NeuronBody]
+    words: str
+
+
 class MapAnswer(_Body):
-    """One map: of a class, or, without a target, of all of them, at a scale where there are several."""
+    """One map: of a class, or, without a target, of all of them, at a scale where there are several.
+
+    ``role`` tells the map of the predicted class from that of the true one, where ``truth`` was given.
+    """
 
     status: Status
     target: ClassRef | None
+    role: Literal["predicted", "true"] | None = None
     scale: int | None = None
     map: MapBody | None = None
     regions: list[Region] = Field(default_factory=list)
     overlay: OverlayBody | None = None
+    text: TextBody | None = None
 
 
 class ExplanationBody(MapAnswer):
@@ -164,10 +197,20 @@ class Original(_Body):
     explanation: ExplanationBody
 
 
+class Truth(_Body):
+    """The true class, as the caller named it."""
+
+    label: str
+    index: int
+    score: float
+    correct: bool
+
+
 class Explained(Prediction):
     """Answer of ``:explain``; of the edited map, where one was brought."""
 
     explanation: ExplanationBody
+    truth: Truth | None = None
     original: Original | None = None
 
 
@@ -197,6 +240,26 @@ class Explanations(_Body):
     explanations: list[Explained | ErrorBody]
 
 
+class Progress(_Body):
+    """Images that went through the network, of those that will."""
+
+    done: int
+    total: int
+
+
+class JobBody(_Body):
+    """A long explanation at work, or how it ended."""
+
+    id: str
+    model: str
+    version: str
+    method: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    progress: Progress
+    result: Explained | None
+    error: ErrorDetail | None
+
+
 class ModelSummary(_Body):
     """A line of the list of models."""
 
@@ -205,6 +268,7 @@ class ModelSummary(_Body):
     default: str
     state: str
     methods: list[str]
+    default_method: str | None
 
 
 class ModelList(_Body):
@@ -213,8 +277,20 @@ class ModelList(_Body):
     models: list[ModelSummary]
 
 
+class MethodBody(_Body):
+    """An explanation that can be asked for; ``long`` ones take many passes."""
+
+    name: str
+    map_kind: MapKind
+    class_specific: bool
+    needs: Needs
+    runtime: str
+    default: bool
+    long: bool
+
+
 class ModelDetail(_Body):
-    """A version of a model, with its card once it is loaded."""
+    """A version of a model, with its card and what it can do once it is loaded."""
 
     name: str
     version: str
@@ -224,6 +300,7 @@ class ModelDetail(_Body):
     digest: str | None
     engine: str | None
     device: str | None
+    methods: list[MethodBody]
     card: ModelCard | None
 
 

@@ -38,12 +38,33 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, description="threads of a forward pass on the CPU; 0: one a core")
 
     max_batch: int = Field(default=32, ge=1, le=4096, description="images in one forward pass")
+    gradient_batch: int = Field(
+        default=8,
+        ge=1,
+        le=4096,
+        description="images times classes in one batch of an explanation that takes a gradient",
+    )
+    perturbation_batch: int = Field(
+        default=8,
+        ge=1,
+        le=4096,
+        description="perturbed images in one forward pass, for which a prediction may have to wait",
+    )
     queue_capacity: int = Field(default=256, ge=1, description="requests waiting, for each model and kind")
     shed: bool = Field(
         default=False, description="answer the label without a map when the explain queue is full"
     )
     default_deadline_ms: int | None = Field(
         default=None, gt=0, description="deadline of requests that name none"
+    )
+
+    job_capacity: int = Field(
+        default=8, ge=1, description="long explanations (occlusion, RISE) at work at once, streams included"
+    )
+    job_results: int = Field(default=64, ge=1, description="results of jobs kept; the oldest gives way")
+    job_ttl_seconds: float = Field(default=600, gt=0, description="how long the result of a job is kept")
+    max_perturbations: int = Field(
+        default=10_000, ge=1, description="images that one long explanation may send through the network"
     )
 
     max_body_bytes: int = Field(default=20 * 2**20, ge=1, description="largest body of a request")

@@ -8,7 +8,9 @@ from typing import cast
 from starlette.requests import Request
 
 from konkyo.service.budget import MemoryBudget
+from konkyo.service.jobs import Jobs
 from konkyo.service.metrics import Metrics
+from konkyo.service.perturbing import Perturbing
 from konkyo.service.pipeline import Pipeline
 from konkyo.service.repository import Repository
 from konkyo.service.settings import Settings
@@ -23,6 +25,8 @@ class State:
     repository: Repository
     budget: MemoryBudget
     pipeline: Pipeline
+    perturbing: Perturbing
+    jobs: Jobs
     draining: bool = False
 
 

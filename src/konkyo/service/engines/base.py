@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +30,13 @@ class Engine(Protocol):
         name: of the runtime, as in the ``engine`` setting.
         device: what it really runs on, ``cpu`` or ``cuda``.
         faithful: whether its logits are the network's; a fake's are not.
+        differentiates: whether its maps take a gradient, and so a queue and a thread of their own.
     """
 
     name: str
     device: str
     faithful: bool
+    differentiates: bool
 
     def run(self, images: UInt8, targets: Int64, attention: Float32 | None = None) -> Outputs:
         """Images (B, H, W, 3) uint8, targets (B, K) int64 with −1 for the predicted class.
@@ -48,6 +50,25 @@ class Engine(Protocol):
 
     def warm_up(self) -> None:
         """Pay the costs of the first call before a caller would."""
+        ...
+
+    def close(self) -> None:
+        """Release the model."""
+        ...
+
+
+@runtime_checkable
+class GradientEngine(Protocol):
+    """An engine that explains by any method of the network, and so also by those that take a gradient."""
+
+    def explain(self, method: str, images: UInt8, targets: Int64) -> Outputs:
+        """As ``Engine.run``, by a method that may be another than the model's own.
+
+        Called from one thread at a time, which need not be the one that calls ``run``.
+
+        Raises:
+            UnsupportedMethod: the network cannot be explained so.
+        """
         ...
 
     def close(self) -> None:

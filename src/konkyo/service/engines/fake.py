@@ -23,6 +23,7 @@ class FakeEngine:
     name = "fake"
     device = "cpu"
     faithful = False
+    differentiates = False
 
     def __init__(self, bundle: Bundle) -> None:
         self._classes = len(bundle.card.labels)

@@ -31,13 +31,18 @@ class OnnxEngine:
 
     name = "onnx"
     faithful = True
+    differentiates = False
 
     def __init__(
         self, bundle: Bundle, *, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0
     ) -> None:
         path = bundle.file(ONNX)
         if path is None:
-            raise BundleError(f"{bundle.path}: the bundle has no {ONNX}", file=ONNX)
+            raise BundleError(
+                f"{bundle.path}: the bundle has no {ONNX}, as those have none whose explanation takes a "
+                "gradient; serve it with engine=torch or engine=auto",
+                file=ONNX,
+            )
         self._card = bundle.card
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads

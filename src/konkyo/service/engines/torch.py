@@ -1,20 +1,28 @@
-"""torch: the module that was exported, run eagerly. Nothing else in the service imports torch."""
+"""torch: the module that was exported, run eagerly, and the explanations that no graph can hold.
+
+Nothing else in the service imports torch.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from konkyo.errors import BundleError
+from konkyo.errors import BundleError, UnsupportedMethod
 from konkyo.imaging import UInt8
 from konkyo.models.bundle import Bundle
+from konkyo.models.explained import Explained
 from konkyo.models.loading import load_explained
 from konkyo.service.engines.base import Float32, Int64, Outputs, run_blank
 
 
 class TorchEngine:
-    """A bundle's weights in torch.
+    """A bundle's weights in torch, once, for every method.
+
+    ``run`` and ``explain`` may run at the same time, in two threads: methods hold no state, and on a GPU
+    each has its own stream, of which that of ``run`` goes first.
 
     Args:
         bundle: with safetensors weights.
@@ -38,19 +46,57 @@ class TorchEngine:
         if threads:
             torch.set_num_threads(threads)
         self._card = bundle.card
-        self._module = load_explained(bundle).to(self.device).to(memory_format=torch.channels_last)
+        self._module = load_explained(bundle).requires_grad_(False)
+        self._module.to(self.device).to(memory_format=torch.channels_last)
+        self.differentiates = self._module.explanation.differentiates
+        self._methods = {bundle.card.explanation.method: self._module}
+        self._run_stream = self._explain_stream = None
+        if self.device == "cuda":
+            self._run_stream, self._explain_stream = (
+                torch.cuda.Stream(priority=priority)  # type: ignore[no-untyped-call]
+                for priority in (-1, 0)
+            )
+            torch.cuda.synchronize()  # the weights are there before another stream reads them
 
-    @torch.no_grad()
+    @torch.no_grad()  # not inference_mode: what a method differentiates must be able to enter autograd
     def run(self, images: UInt8, targets: Int64, attention: Float32 | None = None) -> Outputs:
         """See ``Engine.run``."""
-        inputs = (images, targets) if attention is None else (images, targets, attention)
-        logits, maps = self._module(*(torch.from_numpy(values).to(self.device) for values in inputs))
-        return Outputs(logits.float().cpu().numpy(), maps.float().cpu().numpy())
+        with torch.cuda.stream(self._run_stream):
+            if self.differentiates and targets.shape[1] == 0:
+                logits = self._module.classifier(self._tensor(images))
+                return _outputs(logits, logits.new_empty(len(logits), 0, 1, 1))
+            edit = () if attention is None else (self._tensor(attention),)
+            return _outputs(*self._module(self._tensor(images), self._tensor(targets), *edit))
+
+    @torch.no_grad()
+    def explain(self, method: str, images: UInt8, targets: Int64) -> Outputs:
+        """See ``GradientEngine.explain``."""
+        with torch.cuda.stream(self._explain_stream):
+            module = self._methods.get(method)
+            if module is None:
+                module = self._methods[method] = self._build(method)
+            return _outputs(*module(self._tensor(images), self._tensor(targets)))
 
     def warm_up(self) -> None:
         """See ``Engine.warm_up``."""
         run_blank(self, self._card)
 
     def close(self) -> None:
-        """Drop the module."""
+        """Drop the modules."""
+        self._methods.clear()
         del self._module
+
+    def _build(self, method: str) -> Explained:
+        try:
+            return Explained(self._module.classifier, method).eval()
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnsupportedMethod(
+                f"{self._card.name} cannot be explained by {method!r}: {error.args[0]}"
+            ) from None
+
+    def _tensor(self, values: UInt8 | Int64 | Float32) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+
+def _outputs(logits: Tensor, maps: Tensor) -> Outputs:
+    return Outputs(logits.float().cpu().numpy(), maps.float().cpu().numpy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -15,13 +15,18 @@ from konkyo.errors import InvalidParameter, KonkyoError
 from konkyo.service.attention import read_attention
 from konkyo.service.engines.base import Float32
 from konkyo.service.http import Parsed, cancel_on_disconnect, parse, read_body, validate
+from konkyo.service.long_options import LONG_OPTIONS, LongOptions, options_for
+from konkyo.service.methods import Method
 from konkyo.service.model import Model
-from konkyo.service.pipeline import Answered, ImageFormat, Question
+from konkyo.service.pipeline import Answered
+from konkyo.service.question import ImageFormat, Question
+from konkyo.service.routes.jobs import explain_long
 from konkyo.service.schemas import (
     ErrorBody,
     Explained,
     ExplainOptions,
     Explanations,
+    JobBody,
     ModelDetail,
     ModelList,
     Prediction,
@@ -38,12 +43,32 @@ Version = Annotated[str, Path(description="version of the model", examples=["1"]
 _PICTURES: dict[str, ImageFormat] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 
 
-def _openapi(options: type[PredictOptions]) -> dict[str, Any]:
-    """The request as OpenAPI: the handlers read the body themselves, within its limits."""
-    parameters = []
-    for name, schema in options.model_json_schema()["properties"].items():
-        description = schema.pop("description", "")
-        parameters.append({"name": name, "in": "query", "description": description, "schema": schema})
+def _query(options: type[PredictOptions], by_method: Mapping[str, type[PredictOptions]]) -> list[Any]:
+    """Query parameters in OpenAPI; those that not every method takes say whose they are."""
+    properties = options.model_json_schema()["properties"]
+    for method, own in by_method.items():
+        for name, schema in own.model_json_schema()["properties"].items():
+            if name not in options.model_fields:
+                default = schema.pop("default")
+                said = f"{method}: {schema.pop('description')}" + (f"; default {default}" if default else "")
+                known = properties.setdefault(name, {**schema, "description": ""})
+                known["description"] = f"{known['description']}. {said}".removeprefix(". ")
+    return [
+        {"name": name, "in": "query", "description": schema.pop("description", ""), "schema": schema}
+        for name, schema in properties.items()
+    ]
+
+
+def _openapi(
+    options: type[PredictOptions], by_method: Mapping[str, type[PredictOptions]] = {}
+) -> dict[str, Any]:
+    """The request as OpenAPI: the handlers read the body themselves, within its limits.
+
+    Args:
+        options: whatever the method.
+        by_method: of the methods that take others beside them.
+    """
+    schemas = [kind.model_json_schema() for kind in (options, *by_method.values())]
     image = {"schema": {"type": "string", "format": "binary"}}
     instance = {
         "type": "object",
@@ -71,12 +96,12 @@ def _openapi(options: type[PredictOptions]) -> dict[str, Any]:
                 "required": ["instances"],
                 "properties": {
                     "instances": {"type": "array", "minItems": 1, "items": instance},
-                    "parameters": options.model_json_schema(),
+                    "parameters": {"anyOf": schemas},
                 },
             }
         },
     }
-    return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
+    return {"parameters": _query(options, by_method), "requestBody": {"required": True, "content": content}}
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -92,8 +117,12 @@ _PREDICT: dict[str, Any] = {
 }
 _EXPLAIN: dict[str, Any] = {
     "response_model": Explained | Explanations,
-    "responses": {200: {"content": {media_type: {} for media_type in _PICTURES}}, **_ANSWER_ERRORS},
-    "openapi_extra": _openapi(ExplainOptions),
+    "responses": {
+        200: {"content": {media_type: {} for media_type in (*_PICTURES, "text/event-stream")}},
+        202: {"model": JobBody, "description": "Begun: a long explanation, as a job"},
+        **_ANSWER_ERRORS,
+    },
+    "openapi_extra": _openapi(ExplainOptions, LONG_OPTIONS),
 }
 
 
@@ -128,14 +157,15 @@ async def list_models(request: Request) -> dict[str, Any]:
     models = []
     for name in repository.names():
         default = repository.find(name)
-        methods = [default.bundle.card.explanation.method] if default.state == "ready" else []
+        ready = default.state == "ready"
         models.append(
             {
                 "name": name,
                 "versions": list(repository.versions(name)),
                 "default": default.version,
                 "state": default.state,
-                "methods": methods,
+                "methods": default.methods.names() if ready else [],
+                "default_method": default.methods.default.name if ready else None,
             }
         )
     return {"models": models}
@@ -164,8 +194,14 @@ def _detail(model: Model) -> dict[str, Any]:
         "digest": model.bundle.digest if ready else None,
         "engine": model.engine.name if ready else None,
         "device": model.engine.device if ready else None,
+        "methods": [_method(method) for method in model.methods] if ready else [],
         "card": model.bundle.card if ready else None,
     }
+
+
+def _method(method: Method) -> dict[str, Any]:
+    names = ("name", "map_kind", "class_specific", "needs", "runtime", "default", "long")
+    return {name: getattr(method, name) for name in names}
 
 
 async def _answer(request: Request, name: str, version: str | None, kind: type[PredictOptions]) -> Response:
@@ -177,13 +213,15 @@ async def _answer(request: Request, name: str, version: str | None, kind: type[P
         with state.metrics.counting(model.labels, "explain" if explains else "predict"):
             body = await stack.enter_async_context(read_body(request, state.settings, state.budget))
             parsed = await parse(request, body, state.settings)
-            options = validate(kind, parsed.parameters)
+            options = validate(options_for(parsed.parameters) if explains else kind, parsed.parameters)
             picture, attention = None, None
-            if isinstance(options, ExplainOptions):
+            if isinstance(options, ExplainOptions) and not isinstance(options, LongOptions):
                 picture = _picture(request, parsed, options)
                 attention = await _attention(parsed, options)
             if attention is not None:
                 stack.enter_context(state.budget.hold(attention.nbytes))
+        if isinstance(options, LongOptions):
+            return await explain_long(request, model, parsed, options, arrived)
         milliseconds = options.deadline_ms or state.settings.default_deadline_ms
         deadline = arrived + milliseconds / 1e3 if milliseconds else None
 
@@ -264,6 +302,9 @@ def _respond(model: Model, answered: Answered, picture: ImageFormat | None) -> R
         "x-score": f"{body['score']:.6f}",
         "x-status": body["explanation"]["status"],
     }
+    if "truth" in body:
+        roles = [entry["role"] for entry in body["explanation"]["maps"]]
+        headers |= {"x-truth": quote(body["truth"]["label"]), "x-maps": ",".join(roles)}  # left to right
     return Response(answered.picture, media_type=f"image/{picture}", headers=headers)
 
 
