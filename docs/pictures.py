@@ -13,6 +13,7 @@ from playwright.sync_api import Page, sync_playwright
 from konkyo.service.demo import running_server
 
 HERE = Path(__file__).parent
+IMAGENET = "efficientnet-lite0-imagenet"
 
 
 def show(page: Page, model: str, sample: str, *choices: str) -> None:
@@ -36,6 +37,19 @@ def ship(page: Page) -> None:
     show(page, "gcm-cifar10", "cifar10-ship.png", "#regions", "input[value=overlay]")
 
 
+def photo(page: Page) -> None:
+    """A photograph, by a network of 1,000 classes."""
+    show(page, IMAGENET, "coffee.jpg")
+
+
+def truth(page: Page) -> None:
+    """A failure: what spoke for the helmet beside what would have spoken for the shuttle."""
+    show(page, IMAGENET, "astronaut.jpg")
+    page.click("#truth-go")
+    page.wait_for_selector("#side-true:visible")
+    page.wait_for_selector("#figure[aria-busy=false]")
+
+
 def correct(page: Page) -> None:
     """A broken tile that is taken for a whole one; the corner is painted, the rest rubbed out."""
     show(page, "abn-magnetic-tile", "tile-break.jpg", "input[value=edit]")
@@ -57,6 +71,8 @@ SHOTS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "page-light": ("light", cat),
     "page-dark": ("dark", ship),
     "page-edit": ("light", correct),
+    "page-photo": ("light", photo),
+    "page-truth": ("dark", truth),
 }
 
 

@@ -17,7 +17,7 @@ from konkyo.imaging import ResizeMode
 from konkyo.service.demo import running_server
 from konkyo.service.settings import ZOO
 
-from .look import CROP, GCM, SQUASH, Visit
+from .look import CROP, GCM, IMAGENET, SQUASH, Visit
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = [
@@ -52,7 +52,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running.rstrip("/")
         return
     repository = tmp_path_factory.mktemp("repository")
-    (repository / GCM).symlink_to(ZOO / GCM)
+    for model in (GCM, IMAGENET):
+        (repository / model).symlink_to(ZOO / model)
     _write_untrained(repository / SQUASH / "1", "abn", "squash")
     _write_untrained(repository / CROP / "1", "multiscale-abn", "center_crop", width=8)
     with running_server("--repository", str(repository), "--log-level", "warning") as address:

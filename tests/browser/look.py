@@ -21,6 +21,8 @@ SQUASH = "abn-magnetic-tile"
 """One scale; squashes an image into its input."""
 CROP = "abn-crop"
 """Three scales; sees the middle of an image."""
+IMAGENET = "efficientnet-lite0-imagenet"
+"""1,000 classes, and every kind of explanation."""
 
 EXPLAIN = re.compile(r":explain\?")
 DESCRIBE = re.compile(r"/v1/models/[^/:?]+$")
@@ -39,7 +41,8 @@ KEEP = """
             forms.push({ type: request.headers.get("content-type"), body });
         }
         const response = await plainly(url, options);
-        if (/:explain/.test(url)) answers.push(await response.clone().json());
+        const json = response.headers.get("content-type")?.startsWith("application/json");
+        if (/:explain/.test(url) && json) answers.push(await response.clone().json());
         return response;
     };
 """
@@ -82,6 +85,20 @@ class Visit:
         """Choose a model."""
         self.page.select_option("#model", model)
         self.page.wait_for_selector(f'#card-list dd:text-is("{model}, version 1")', state="attached")
+
+    def method(self, name: str) -> dict[str, Any]:
+        """Choose an explanation that is answered at once; returns the answer, once shown."""
+        return self.answer_to(lambda: self.page.select_option("#method", name))
+
+    def astronaut(self) -> dict[str, Any]:
+        """The photograph with a helmet and a shuttle, by the network of 1,000 classes."""
+        self.use(IMAGENET)
+        return self.sample("astronaut.jpg")
+
+    def type_class(self, selector: str, text: str) -> None:
+        """Type a class, and Enter."""
+        self.page.fill(selector, text)
+        self.page.press(selector, "Enter")
 
     def sample(self, name: str) -> dict[str, Any]:
         """Choose a sample; returns the service's answer, once shown."""
@@ -131,6 +148,28 @@ class Visit:
         if opacity is not None:
             self.page.locator("#opacity").fill(str(opacity))
         return self.canvas()
+
+
+def warmth(picture: Pixels, box: tuple[float, float, float, float]) -> float:
+    """How much redder than blue a part of a picture is; the box in shares of its sides."""
+    part = _part(picture, box).astype(np.int16)
+    return float((part[..., 0] - part[..., 2]).mean())
+
+
+def brightness(picture: Pixels, box: tuple[float, float, float, float]) -> float:
+    """How bright a part of a picture is; the box in shares of its sides."""
+    return float(_part(picture, box).mean())
+
+
+def _part(picture: Pixels, box: tuple[float, float, float, float]) -> Pixels:
+    height, width = picture.shape[:2]
+    left, top, right, bottom = box
+    return picture[int(top * height) : int(bottom * height), int(left * width) : int(right * width)]
+
+
+HELMET = (0.62, 0.72, 0.92, 0.92)
+SHUTTLE = (0.8, 0.15, 0.92, 0.45)
+"""In astronaut.jpg, both within what the network sees."""
 
 
 def difference(one: Pixels, other: Pixels) -> float:

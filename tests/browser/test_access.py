@@ -26,7 +26,10 @@ NARROW = [
 
 NAMED = [
     ("combobox", "Model"),
+    ("combobox", "Explanation"),
     ("combobox", "Show the map of"),
+    ("combobox", "What should it be?"),
+    ("button", "Compare"),
     ("radio", "Spotlight"),
     ("radio", "for"),
     ("slider", "Strength"),
@@ -71,8 +74,21 @@ def test_keyboard_alone_is_enough(visit: Visit) -> None:
     tab_to("#file")
     tab_to("[data-sample]")
     answer = visit.answer_to(lambda: page.keyboard.press("Enter"))
-    before = visit.canvas()
+    tab_to("#method")
+    with page.expect_response(EXPLAIN):
+        page.keyboard.press("o")
+    expect(page.locator("#method")).to_have_value("occlusion")
+    page.wait_for_selector("#figure[aria-busy=false]")
+    visit.answer_to(lambda: page.keyboard.press("Home"))
     tab_to("#target")
+    page.keyboard.type("dog")
+    assert visit.answer_to(lambda: page.keyboard.press("Enter"))["explanation"]["target"]["label"] == "dog"
+    tab_to("#truth")
+    page.keyboard.type("ship")
+    assert visit.answer_to(lambda: page.keyboard.press("Enter"))["truth"]["label"] == "ship"
+    tab_to("#truth-end")
+    assert "truth" not in visit.answer_to(lambda: page.keyboard.press("Enter"))
+    before = visit.canvas()
     tab_to("input[name=view]")
     page.keyboard.press("ArrowRight")
     expect(page.locator("input[value=overlay]")).to_be_checked()

@@ -106,7 +106,7 @@ def test_another_class_is_another_map(visit: Visit) -> None:
     assert difference(visit.canvas(), before) > 0.5
 
     third = answer["top_k"][2]["label"]
-    visit.answer_to(lambda: visit.page.select_option("#target", third))
+    visit.answer_to(lambda: visit.type_class("#target", third))
     expect(visit.page.locator("#target-name")).to_have_text(third)
 
 
@@ -115,8 +115,8 @@ def test_regions_are_drawn_and_told(visit: Visit) -> None:
     before = visit.canvas()
     visit.page.locator("#regions").check()
     assert difference(visit.canvas(), before) > 0
-    expect(visit.page.locator("#region-list li")).to_have_count(len(answer["explanation"]["regions"]))
-    expect(visit.page.locator("#region-list")).to_contain_text("peak at")
+    expect(visit.page.locator("#region-lists li")).to_have_count(len(answer["explanation"]["regions"]))
+    expect(visit.page.locator("#region-lists")).to_contain_text("peak at")
 
 
 def test_the_scale_can_be_the_models(visit: Visit) -> None:
@@ -229,6 +229,7 @@ def test_a_map_that_shows_nothing_says_why(visit: Visit, status: str, words: str
 def test_a_map_that_is_one_for_all_classes_offers_no_choice(visit: Visit) -> None:
     def patch(description: dict[str, Any]) -> None:
         description["card"]["explanation"]["class_specific"] = False
+        description["methods"][0]["class_specific"] = False
 
     visit.change(patch, DESCRIBE)
     visit.open()

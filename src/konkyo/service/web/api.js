@@ -1,8 +1,11 @@
 // What the page asks of the service; the only module that fetches.
 
+import { events } from "./stream.js";
+
 export class ServiceError extends Error {}
 
-async function json(path, options = {}) {
+// A response that is well.
+async function ask(path, options) {
   let response;
   try {
     response = await fetch(path, options);
@@ -10,15 +13,22 @@ async function json(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new ServiceError("The service cannot be reached.");
   }
-  let body = null;
+  if (response.ok) return response;
+  const body = await read(response);
+  throw new ServiceError(body?.error?.message ?? `The service answered ${response.status}.`);
+}
+
+async function read(response) {
   try {
-    body = await response.json();
+    return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    return null;
   }
-  if (!response.ok) {
-    throw new ServiceError(body?.error?.message ?? `The service answered ${response.status}.`);
-  }
+}
+
+async function json(path, options = {}) {
+  const body = await read(await ask(path, options));
   if (body === null) throw new ServiceError("The service's answer cannot be read.");
   return body;
 }
@@ -37,20 +47,40 @@ export async function readSample(sample) {
 
 // The bytes go as they are: the service decodes, and is the one to judge what it can read.
 // attention: rows of cells, negative where the network keeps its own value; null asks for its own throughout.
-export function explain(model, blob, { target, method, picture, attention }, signal) {
-  const query = new URLSearchParams({ map: "float32", top_k: "10", frame: "original" });
-  query.set("overlay", picture ? "blend" : "none");
-  if (picture) query.set("alpha", "0");
-  if (target) query.set("target", target);
-  if (method) query.set("method", method);
-  const path = `/v1/models/${encodeURIComponent(model)}:explain?${query}`;
+export function explain(model, blob, { attention, ...wanted }, signal) {
+  const path = explainPath(model, wanted);
   const headers = { accept: "application/json" };
-  if (!attention) {
-    headers["content-type"] = blob.type || "application/octet-stream";
-    return json(path, { method: "POST", body: blob, headers, signal });
-  }
+  if (!attention) return json(path, { method: "POST", body: blob, headers: { ...headers, ...typeOf(blob) }, signal });
   const body = new FormData();
   body.append("image", blob);
   body.append("attention", JSON.stringify(attention));
   return json(path, { method: "POST", body, headers, signal });
+}
+
+// The same by a method of many passes: told of each step, and ended with the signal.
+export async function explainLong(model, blob, wanted, signal, progress) {
+  const headers = { accept: "text/event-stream", ...typeOf(blob) };
+  const path = explainPath(model, { ...wanted, interim: true });
+  const response = await ask(path, { method: "POST", body: blob, headers, signal });
+  try {
+    for await (const { event, data } of events(response)) {
+      if (event === "progress") progress(data);
+      if (event === "result") return data;
+      if (event === "error") throw new ServiceError(data.error?.message ?? "The service gave up.");
+    }
+  } catch (error) {
+    if (error.name === "AbortError" || error instanceof ServiceError) throw error;
+  }
+  signal.throwIfAborted();
+  throw new ServiceError("The connection to the service was lost.");
+}
+
+const typeOf = (blob) => ({ "content-type": blob.type || "application/octet-stream" });
+
+function explainPath(model, { target, truth, method, picture, interim }) {
+  const query = new URLSearchParams({ map: "float32", top_k: "10", frame: "original" });
+  query.set("overlay", picture ? "blend" : "none");
+  if (picture) query.set("alpha", "0");
+  for (const [name, value] of Object.entries({ target, truth, method, interim })) if (value) query.set(name, value);
+  return `/v1/models/${encodeURIComponent(model)}:explain?${query}`;
 }

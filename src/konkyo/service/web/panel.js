@@ -1,6 +1,6 @@
 // The lists beside the picture.
 
-import { explanationWords, levelWords, number, percent, regionWords, score as scoreWords } from "./words.js";
+import { explanationWords, levelWords, neuronWords, number, percent, regionWords, score as scoreWords } from "./words.js";
 
 export const byId = (id) => document.getElementById(id);
 
@@ -49,18 +49,16 @@ function bar({ label, score, logit }) {
   return [element("span", { className: "class", textContent: label }), rail, value];
 }
 
-// One button a class. Focus stays on the class it was on, though the list is made anew.
-export function showBars(answer, target, choose) {
+// One button a class, pressed where its map is shown. Focus stays on the class it was on, though the list is made anew.
+export function showBars(answer, shown, choosable) {
   const list = byId("bars");
   const focused = list.contains(document.activeElement) ? document.activeElement.dataset.label : null;
   list.replaceChildren(
     ...answer.top_k.map((entry) => {
-      const { label } = entry;
-      if (!choose) return element("li", { className: "row" }, ...bar(entry));
+      if (!choosable) return element("li", { className: "row" }, ...bar(entry));
       const button = element("button", { type: "button", className: "row" }, ...bar(entry));
-      button.dataset.label = label;
-      button.setAttribute("aria-pressed", String(label === target));
-      button.addEventListener("click", () => choose(label));
+      button.dataset.label = entry.label;
+      button.setAttribute("aria-pressed", String(shown.includes(entry.label)));
       return element("li", {}, button);
     }),
   );
@@ -111,11 +109,35 @@ export function showLevels(maps, chosen, draw, choose) {
   if (focused) list.querySelector("[aria-pressed=true]")?.focus();
 }
 
-// of: what the map is made of, in a word.
-export function showRegions(regions, of) {
-  const items = regions.map((region) => element("li", { textContent: regionWords(region, of) }));
-  if (!items.length) items.push(element("li", { className: "none", textContent: "No region stands out." }));
-  byId("region-list").replaceChildren(...items);
+// Of one map or of two; of: what a map is made of, in a word.
+export function showRegions(explanations, of) {
+  const lists = explanations.flatMap((explanation) => {
+    const items = (explanation?.regions ?? []).map((region) => element("li", { textContent: regionWords(region, of) }));
+    if (!items.length) items.push(element("li", { className: "none", textContent: "No region stands out." }));
+    const list = element("ol", { className: "regions" }, ...items);
+    if (explanations.length === 1) return [list];
+    return [element("h4", { className: "quiet", textContent: explanation.target.label }), list];
+  });
+  byId("region-lists").replaceChildren(...lists);
+}
+
+// Explanations in words: for each class, what it rests on and what speaks against it.
+export function showText(explanations) {
+  const sides = explanations.map(({ text, target }) => {
+    const lists = [["because of", text.because], ["despite", text.despite]].map(([why, neurons]) => {
+      const items = neurons.map((unit) => {
+        const value = element("span", { className: "value", textContent: number(unit.importance) });
+        return element("li", {}, element("span", { className: "class", textContent: neuronWords(unit) }), value);
+      });
+      if (!items.length) items.push(element("li", { className: "none", textContent: "nothing" }));
+      return element("div", {}, element("h4", { textContent: why }), element("ol", { className: "neurons" }, ...items));
+    });
+    return element("div", { className: "text" }, element("h3", { textContent: target.label }), element("div", { className: "pair" }, ...lists));
+  });
+  const named = explanations.some(({ text }) => [...text.because, ...text.despite].some(({ name }) => name));
+  byId("text-hint").hidden = named;
+  byId("texts").replaceChildren(...sides);
+  byId("text-part").hidden = !sides.length;
 }
 
 export function showCard(card) {

@@ -74,27 +74,37 @@ export function toField(map, mapToOriginal, original, [width, height]) {
 }
 
 // The weight at which a white pixel of the spotlight is fully lit. The brightest 0.5 % may saturate, or one pixel would
-// leave the rest dark; the service scales its spotlight in the same way.
-export function fullLight(base, field) {
+// leave the rest dark; the service scales its spotlight in the same way. floor: the value that means nothing.
+export function fullLight(base, field, floor = 0) {
   const products = [];
   for (let k = 0; k < field.length; k += 5) {
     const p = 4 * k;
     const brightest = Math.max(base.data[p], base.data[p + 1], base.data[p + 2]) / 255;
-    if (!Number.isNaN(field[k])) products.push(Math.abs(field[k]) * brightest);
+    if (!Number.isNaN(field[k])) products.push(Math.abs(field[k] - floor) * brightest);
   }
-  const sorted = Float32Array.from(products).sort();
-  return sorted[Math.floor(0.995 * (sorted.length - 1))] || 1;
+  return nearLargest(products) || 1;
+}
+
+const nearLargest = (values) => Float32Array.from(values).sort()[Math.floor(0.995 * (values.length - 1))];
+
+// A size close to the largest: of a map as fine as the image, a single pixel may stand far above the rest.
+export const strong = (field) => nearLargest(field.filter((value) => !Number.isNaN(value)).map(Math.abs)) || 1;
+
+export function mean(field) {
+  const seen = field.filter((value) => !Number.isNaN(value));
+  return seen.reduce((sum, value) => sum + value, 0) / (seen.length || 1);
 }
 
 // How much colour covers the picture: values below the middle would else be lost on a photograph.
 const cover = (size) => 0.92 * Math.min(1, size) ** 0.75;
 
-// look: {view: spotlight|overlay|edit, part: positive|negative|both, opacity: 0..1, floor < scale}; values from floor,
-// which is 0 for signed maps, to scale fill the colours.
+// look: {view: spotlight|overlay|edit, part: positive|negative|both, opacity: 0..1, floor < scale, sides}; values from
+// floor, which is 0 for signed maps, to scale fill the colours. sides, if there are: what positive and negative values say.
 // All views leave the plain image at opacity 0.
 export function compose(base, field, look, out) {
   const { part, opacity, floor, scale } = look;
   const spotlight = look.view === "spotlight";
+  const [positive, negative] = look.sides?.[0] === "against" ? [COOL, WARM] : [WARM, COOL];
   const from = base.data;
   const to = out.data;
   for (let k = 0, p = 0; k < field.length; k++, p += 4) {
@@ -104,7 +114,7 @@ export function compose(base, field, look, out) {
     if (part === "negative") t = Math.min(t, 0);
     const size = Math.abs(t);
     const grey = 0.2126 * from[p] + 0.7152 * from[p + 1] + 0.0722 * from[p + 2];
-    const ink = t < 0 ? COOL : WARM;
+    const ink = t < 0 ? negative : positive;
     const strength = cover(size);
     for (let n = 0; n < 3; n++) {
       const plain = from[p + n];
@@ -206,4 +216,16 @@ export function drawRegions(context, regions, original, pixelRatio) {
     context.fillStyle = "#000";
     context.fillText(String(index + 1), left + side / 2, top + side / 2);
   });
+}
+
+// Canvases of one size as one picture, with a small white gap between them.
+export function beside(canvases) {
+  const [{ width, height }] = canvases;
+  const gap = Math.max(4, Math.floor(width / 50));
+  const out = Object.assign(document.createElement("canvas"), { width: canvases.length * (width + gap) - gap, height });
+  const context = out.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, out.width, height);
+  canvases.forEach((canvas, index) => context.drawImage(canvas, index * (width + gap), 0));
+  return out;
 }

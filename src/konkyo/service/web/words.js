@@ -19,6 +19,14 @@ export function number(value) {
   return text.replace(/^-/, "−");
 }
 
+// How long is left, once that can be told.
+export function waitWords(elapsed, share) {
+  if (share < 0.05 || share >= 1) return "";
+  const seconds = ((elapsed / share) * (1 - share)) / 1000;
+  if (seconds < 90) return `about ${Math.max(1, Math.round(seconds))} s left`;
+  return `about ${Math.round(seconds / 60)} min left`;
+}
+
 export const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 
 const STATUS = {
@@ -53,9 +61,10 @@ const HOW = {
   edit: "The image in grey, its cells coloured by",
 };
 
-// target: null where the map is one for all classes.
-export function pictureWords({ view, part, regions }, target) {
-  const what = { positive: `what speaks for ${target}`, negative: `what speaks against ${target}`, both: `what speaks for and against ${target}` };
+// target: null where the map is one for all classes; sides: what positive and negative values say.
+export function pictureWords({ view, part, regions, sides }, target) {
+  const [positive, negative] = sides ?? ["for", "against"];
+  const what = { positive: `what speaks ${positive} ${target}`, negative: `what speaks ${negative} ${target}`, both: `what speaks for and against ${target}` };
   return `${HOW[view]} ${target === null ? "where the network looks" : what[part]}${regions ? "; regions framed and numbered" : ""}`;
 }
 
@@ -79,3 +88,14 @@ export function cellWords([x, y], value, painted) {
 }
 
 export const editWords = (count, all) => (count ? `${count} of ${cellCount(all)} painted` : "Nothing is painted.");
+
+// A neuron without a name goes by its number.
+export const neuronWords = ({ name, neuron }) => name ?? `neuron ${neuron}`;
+
+// truth: {label, correct}
+export const truthWords = ({ label, correct }, answer) => (correct ? ["Right: it is ", label, "."] : ["Wrong: it took ", label, " for ", answer, "."]);
+
+export function nearWords(typed, near) {
+  const names = near.map((label) => `“${label}”`).join(", ");
+  return `This model has no class “${typed}”.${names ? ` There is ${names}.` : ""}`;
+}
