@@ -1,4 +1,5 @@
-"""``make bench``: goodput against the bare session and the bare endpoint, latency, start, memory, attention.
+"""``make bench``: goodput against the bare session and the bare endpoint, latency, start, memory,
+attention, explanations.
 
 Everything that is compared runs in turn, several rounds, and the median of the rounds' ratios
 counts: the machine's speed may drift, the ratio of neighbours does not.
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks import attention, machine
+from benchmarks import attention, explanations, machine
 from benchmarks.load import Result, drive, request_bytes
 from konkyo.models.bundle import ONNX
 from konkyo.service.settings import ZOO
@@ -202,6 +203,7 @@ def main() -> None:
             latency(server, options.rounds, options.seconds)
             with_map(server, options.rounds, options.seconds)
     attention.run(options.rounds, report)
+    explanations.run(options.rounds, report)
 
 
 if __name__ == "__main__":
