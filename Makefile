@@ -22,8 +22,9 @@ serve: $(VENV)/installed  ## serve the shipped bundles on 127.0.0.1:8000
 demo: $(VENV)/installed  ## ask a server about a sample, save the overlay
 	$(BIN)/konkyo demo --out demo.png
 
+# A process a core, each with one thread: threads that wait for each other would take the cores.
 test: $(VENV)/developed  ## every test; those in a browser are skipped without Chromium
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
 test-base:  ## the base install, without torch, from a wheel
 	rm -rf $(VENV)-base

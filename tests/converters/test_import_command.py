@@ -128,6 +128,8 @@ def test_methods_are_listed_anew_and_no_file_but_the_card_changes(imported, tmp_
     [
         (["nothing"], "no source 'nothing'; there are: timm:NAME, dino:resnet50"),
         (["timm:resnet18x"], "timm has no network 'resnet18x'; there are: resnet18"),
+        (["timm:x"], "timm has no network 'x'; timm.list_models() names those there are"),
+        (["timm:resnet10t.nobody"], "resnet10t.nobody: Invalid pretrained tag (nobody) for resnet10t"),
         (["timm:resnet10t", "--head", "h.pth"], "leave out --head"),
         (["timm:resnet10t", "--checkpoint", "none.pth"], "none.pth: cannot be read"),
         (["dino:resnet50"], "dino:resnet50 needs --checkpoint, of the backbone, and --head"),

@@ -20,6 +20,7 @@ from konkyo.converters.preparation import Preparation
 from konkyo.errors import BundleError, KonkyoError, ParityError
 from konkyo.export.canary import smooth_image
 from konkyo.export.onnx import OnnxModel
+from konkyo.export.parity import TOLERANCE
 from konkyo.imaging import decode, open_image
 from konkyo.models.bundle import read_bundle
 from konkyo.models.classifier import Classifier
@@ -172,9 +173,10 @@ def test_logits_are_those_of_the_file_and_maps_those_of_torch(
     model = Explained(Classifier(network, MEAN, STD), "gradcam").eval()
     expected_logits, expected = model(torch.from_numpy(photos), torch.from_numpy(targets))
     expected = expected.detach().numpy()
-    np.testing.assert_allclose(logits, expected_logits.detach(), rtol=0, atol=1e-5 * np.ptp(theirs))
+    # Two runtimes round deep networks of random weights apart; see the tolerance of the parity check.
+    np.testing.assert_allclose(logits, expected_logits.detach(), rtol=0, atol=TOLERANCE * np.ptp(theirs))
     assert maps.shape == expected.shape
-    np.testing.assert_allclose(maps, expected, rtol=0, atol=1e-5 * np.ptp(expected))
+    np.testing.assert_allclose(maps, expected, rtol=0, atol=TOLERANCE * np.ptp(expected))
     assert np.ptp(maps) > 0
     assert source.arguments == {"features": source.head.features}
 

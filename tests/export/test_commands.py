@@ -133,6 +133,36 @@ def test_export_refuses_in_one_line(trained, exported, squares, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "layer", "needs"),
+    [
+        ({"name": "resnet10t"}, "layer3", "weights"),  # after layer4 an image of this size is one cell
+        (
+            {"name": "vit_tiny_patch16_224", "model_args": {"depth": 2, "embed_dim": 48}},
+            "blocks.1.norm1",
+            "graph",
+        ),
+    ],
+)
+def test_a_network_of_timm_is_built_for_the_images_it_learns_from(squares, tmp_path, arguments, layer, needs):
+    given = [f"--arch-arg={name}={json.dumps(value)}" for name, value in arguments.items()]
+    result = konkyo(
+        "train", "--arch", "timm", *given, "--data", squares, "--image-size", 32, "--out", tmp_path / "run",
+        "--epochs", 1, "--batch-size", 8, "--accelerator", "cpu", "--devices", 1, "--precision", "32-true",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    result = konkyo("export", tmp_path / "run" / "best.ckpt", "--out", tmp_path / "squares" / "1")
+    assert result.exit_code == 0, result.output
+    bundle = read_bundle(tmp_path / "squares" / "1")
+    card = bundle.card
+    assert card.arguments["image_size"] == [32, 32]
+    assert card.arguments["layer"] == layer
+    assert card.arguments["layout"].keys() == {"kind", "prefix_tokens", "aspect"}
+    assert (card.methods[0].method, card.methods[0].needs) == ("gradcam", needs)
+    image = torch.full((1, 32, 32, 3), 100, dtype=torch.uint8)
+    assert load_explained(bundle)(image, torch.tensor([[0, 1]]))[1].shape == (1, 2, 2, 2)
+
+
 def test_train_refuses_in_one_line(tmp_path):
     run = ("train", "--out", tmp_path / "run")
     assert f"unknown network 'gmc'; there are: {', '.join(names())}" in refused(*run, "--arch", "gmc")

@@ -155,7 +155,7 @@ def test_nothing_is_left_on_the_network():
 
 
 class Waits(nn.Module):
-    """Lets another thread run in the middle of its forward pass."""
+    """Lets another thread run in the middle of the first of its forward passes."""
 
     def __init__(self, begun, done):
         super().__init__()
@@ -165,31 +165,37 @@ class Waits(nn.Module):
 
     def forward(self, rows):
         rows = self.first(rows)
-        self.begun.set()
-        assert self.done.wait(60)
+        if not self.begun.is_set():
+            self.begun.set()
+            assert self.done.wait(60)
         return self.second(rows)
 
 
-def test_another_network_runs_unharmed_while_one_is_traced():
+@pytest.mark.parametrize("same", [False, True])
+def test_a_network_runs_unharmed_while_another_or_itself_is_traced(same):
     begun, done = threading.Event(), threading.Event()
-    other, image = CNN(3).eval(), torch.randn(1, 3, 8, 8)
+    traced = Waits(begun, done).eval()
+    other, rows = (traced, torch.randn(1, 2)) if same else (CNN(3).eval(), torch.randn(1, 3, 8, 8))
+    begun.set()
     with torch.no_grad():
-        expected = other(image)
+        expected = other(rows)
+    begun.clear()
     found = []
 
     def run():
         assert begun.wait(60)
         with torch.no_grad():
-            found.extend(other(image) for _ in range(3))
+            found.extend(other(rows) for _ in range(3))
         done.set()
 
     thread = threading.Thread(target=run)
     thread.start()
-    trace = Trace(Waits(begun, done))
+    trace = Trace(traced)
     thread.join()
     assert len(found) == 3
     assert all(torch.equal(logits, expected) for logits in found)
     assert {"first", "second"} == set(trace.outputs)  # and none of the other network
+    assert [node.op for node in trace.graph.nodes] == ["placeholder", "call_module", "call_module", "output"]
 
 
 class Refused(nn.Module):
@@ -283,5 +289,8 @@ def test_layouts_by_hand():
     leading = torch.stack([prefixed, 2 * prefixed], dim=1)  # (1, 2, 8, 2), such as two gradients
     found = Layout("tokens", 2, aspect=1.5).to_map(leading)
     assert torch.equal(found, torch.stack([channels_first, 2 * channels_first], dim=1))
+    for prefix, left in ((8, "0"), (9, "-1")):
+        with pytest.raises(ValueError, match=f"^{left} tokens fill no grid"):
+            Layout("tokens", prefix).to_map(prefixed)
     with pytest.raises(ValueError, match=r"^8 tokens fill no grid of aspect 1\.5$"):
         Layout("tokens", aspect=1.5).to_map(prefixed)

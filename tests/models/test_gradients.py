@@ -210,6 +210,7 @@ RELUS = {
     "module in place": nn.ReLU(inplace=True),
     "module of 6": nn.ReLU6(),
     "norm and activation": BatchNormAct2d(2, eps=0),
+    "norm and activation of one's own": BatchNormAct2d(2, eps=0, act_layer=type("OwnReLU", (nn.ReLU,), {})),
     "F.relu": F.relu,
     "F.relu in place": lambda x: F.relu(x, True),
     "F.relu in place, named": lambda x: F.relu(inplace=True, input=x),
@@ -293,6 +294,16 @@ def test_parameters_are_read_each_time(trained_like):
     again = methods()["guided-backprop"](copy.deepcopy(network))
     image = TwoReLUs.IMAGE.double()
     assert torch.equal(explanation(image, BOTH)[1], again(image, BOTH)[1])
+
+
+def test_a_copy_explains_the_copied_network():
+    explanation = methods()["guided-backprop"](TwoReLUs(BatchNormAct2d(2, eps=0)).eval())
+    _, before = explanation(TwoReLUs.IMAGE, BOTH)
+    twin = copy.deepcopy(explanation)
+    nn.init.zeros_(twin.network.rectify.weight)
+    assert not twin(TwoReLUs.IMAGE, BOTH)[1].any()
+    assert before.any()
+    assert torch.equal(explanation(TwoReLUs.IMAGE, BOTH)[1], before)
 
 
 # Identities of a head of global average pooling and one linear layer

@@ -12,6 +12,7 @@ from konkyo.models import registry
 from konkyo.models.card import InputSpec
 from konkyo.models.cut import Cut, Layout
 from konkyo.models.explain.gradcam import GradCAM
+from konkyo.models.explain.layercam import LayerCAM
 from konkyo.models.folding import fold_batch_norms
 from konkyo.models.places import Places, layout_of
 from konkyo.models.timm_net import TimmNet
@@ -102,6 +103,16 @@ def test_looking_for_the_hook_changes_nothing(name, part):
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
 
 
+def test_the_hook_is_found_and_explained_in_inference_mode_too():
+    network = TimmNet(3, name="test_vit", image_size=(64, 64)).eval()
+    image, targets = torch.randn(1, 3, 64, 64), torch.tensor([[0, 2]])
+    with torch.inference_mode():
+        found = [method(network)(image, targets) for method in (GradCAM, LayerCAM)]
+    for method, (logits, maps) in zip((GradCAM, LayerCAM), found, strict=True):
+        torch.testing.assert_close((logits, maps), method(network)(image, targets), rtol=1e-4, atol=1e-6)
+        assert maps.any()
+
+
 def test_heads_that_start_at_zero_do_not_hide_the_hook():
     network = TimmNet(3, name="test_vit")
     nn.init.zeros_(network.network.head.weight)
@@ -171,6 +182,12 @@ def test_the_layer_and_the_layout_can_be_said():
         ({"num_classes": 1}, "^a classifier needs at least 2 classes, not 1$"),
         ({"layout": {"prefix": 1}}, "^a layout has no prefix; it has: kind, prefix_tokens, aspect$"),
         ({"layout": {"kind": "nwhc"}}, "^the kind of a layout is nchw, nhwc or tokens, not 'nwhc'$"),
+        ({"layout": {"prefix_tokens": -1}}, "^a layout has no fewer than 0 prefix tokens"),
+        ({"layout": {"aspect": 0.0}}, "and an aspect above 0$"),
+        ({"image_size": (64,)}, r"^an image size is height and width in pixels, .* not \[64\]$"),
+        ({"image_size": (0, 64)}, r"not \[0, 64\]$"),
+        ({"model_args": {"act_layer": "wings"}}, "^resnet10t cannot be built: 'wings'$"),
+        ({"model_args": {"checkpoint_path": "x.pth"}}, "checkpoint_path is no argument"),
     ],
 )
 def test_refused(arguments, message):

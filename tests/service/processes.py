@@ -22,15 +22,15 @@ from services import PNG
 
 
 class Process:
-    """``konkyo serve`` on a free port."""
+    """``konkyo serve``, or another program that is called like it, on a free port."""
 
-    def __init__(self, log: Path, **settings: object) -> None:
+    def __init__(self, log: Path, program: tuple[str, ...] = ("-m", "konkyo"), **settings: object) -> None:
         self._log = log
         environment = {name: value for name, value in os.environ.items() if not name.startswith("KONKYO_")}
         environment |= {f"KONKYO_{name.upper()}": str(value) for name, value in settings.items()}
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "konkyo", "serve", "--port=0", "--engine=onnx", "--threads=1"],
+                [sys.executable, *program, "serve", "--port=0", "--engine=onnx", "--threads=1"],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -88,8 +88,10 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def process(folder: Path, **settings: object) -> Iterator[Process]:
-    started = Process(folder / "log", **settings)
+def process(
+    folder: Path, program: tuple[str, ...] = ("-m", "konkyo"), **settings: object
+) -> Iterator[Process]:
+    started = Process(folder / "log", program, **settings)
     try:
         yield started
     finally:

@@ -397,7 +397,8 @@ def refused(response: httpx.Response, status: int = 422, code: str = "invalid_pa
 async def test_a_target_of_a_map_for_all_classes_is_refused(fake: Service, name: str) -> None:
     response = await fake.client.post(ONE, content=FILES[1], params={name: "cat"})
     error = refused(response)
-    assert "same for every class" in error["message"]
+    message = f"by attention is the same for every class; leave {name} out, or choose another method"
+    assert message in error["message"]
     assert error["detail"] == {"parameter": name}
 
 
@@ -419,7 +420,7 @@ async def test_a_model_that_takes_none_says_so() -> None:
     async with serving(zoo_settings()) as service:
         path = "/v1/models/gcm-cifar10:explain"
         response = await service.client.post(path, files={"image": FILES[1]}, data={"attention": "[[1]]"})
-        assert "gcm-cifar10 cannot be edited: its method is gcm" in refused(response)["message"]
+        assert "gcm-cifar10 by gcm cannot be edited; only attention maps can" in refused(response)["message"]
         assert service.count("requests_total", kind="explain", outcome="invalid") == 1
 
 

@@ -118,6 +118,37 @@ def test_a_caller_who_never_finishes_does_not_hold_the_exit(tmp_path: Path) -> N
             assert server.exit_code() == 0, server.log()
 
 
+HANGS = """
+import sys, threading
+from konkyo.service import model
+from konkyo.service.server import serve
+from konkyo.service.settings import Settings
+
+class Hangs:
+    def explain(self, *arguments):
+        print("it hangs", file=sys.stderr, flush=True)
+        threading.Event().wait()
+
+    def close(self):
+        pass
+
+model._load_torch = lambda bundle, settings: Hangs()
+sys.exit(serve(Settings(port=0)))
+"""
+
+
+def test_a_gradient_that_hangs_does_not_hold_the_exit(tmp_path: Path) -> None:
+    with process(tmp_path, program=("-c", HANGS), drain_seconds=0, shutdown_seconds=1) as server:
+        server.ready()
+        with server.connect() as caller:
+            head = f"POST {EXPLAIN}?method=gradcam HTTP/1.1\r\nhost: konkyo\r\ncontent-type: image/png\r\n"
+            caller.sendall(f"{head}content-length: {len(FILES[1])}\r\n\r\n".encode() + FILES[1])
+            eventually(lambda: "it hangs" in server.log())
+            server.signal(signal.SIGTERM)
+            assert server.exit_code() == 1, server.log()
+        assert "an engine hangs" in server.log()
+
+
 def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "konkyo", "serve", *arguments],

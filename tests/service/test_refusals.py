@@ -289,8 +289,9 @@ async def test_explain_parameters_are_unknown_to_predict(service: Service) -> No
 
 async def test_every_fault_is_named_at_once(service: Service) -> None:
     response = await service.client.post(EXPLAIN, content=PNG, params={"alpha": 2, "top_k": 0, "nonsense": 1})
-    found = refused(response, 422, "invalid_parameter")["detail"]["parameters"]
-    assert {fault["parameter"] for fault in found} == {"alpha", "top_k", "nonsense"}
+    error = refused(response, 422, "invalid_parameter")
+    assert {fault["parameter"] for fault in error["detail"]["parameters"]} == {"alpha", "top_k", "nonsense"}
+    assert "nonsense: not a parameter here; detail.known has those there are" in error["message"]
 
 
 async def test_a_value_given_twice_is_refused_instead_of_dropped(service: Service) -> None:
@@ -422,9 +423,12 @@ async def test_a_service_that_closes(service: Service) -> None:
         assert response.headers["retry-after"] == "1"
 
 
-async def test_a_deadline_that_has_passed(service: Service) -> None:
+async def test_a_deadline_that_has_passed_is_no_fault_of_ours(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
     response = await service.client.post(EXPLAIN, content=PNG, params={"deadline_ms": 1e-9})
     refused(response, 504, "deadline_exceeded")
+    assert not [record for record in caplog.records if record.name.startswith("konkyo")]
 
 
 async def test_a_body_that_does_not_arrive(service: Service) -> None:

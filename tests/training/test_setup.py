@@ -15,7 +15,13 @@ from konkyo.models.backbone import Backbone
 from konkyo.training.config import TrainConfig
 from konkyo.training.data import ImageData, Images
 from konkyo.training.errors import TrainingError
-from konkyo.training.setup import channel_statistics, make_model, make_optimizer, make_scheduler
+from konkyo.training.setup import (
+    channel_statistics,
+    make_model,
+    make_optimizer,
+    make_scheduler,
+    with_image_size,
+)
 
 
 def _rates(steps: int, **settings: Any) -> list[float]:
@@ -91,13 +97,36 @@ def test_what_is_frozen_is_not_in_the_optimizer(optimizer: str) -> None:
     assert [id(parameter) for parameter in group["params"]] == [id(layer.bias)]
 
 
+def _noise() -> ImageData:
+    pixels = np.random.default_rng(0).integers(0, 100, (4, 32, 32, 3), dtype=np.uint8)
+    images = Images(pixels, np.arange(4) % 2)
+    return ImageData("noise", ("a", "b"), images, images, images)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"name": "resnet10t", "layer": "layer9"}, "no layer 'layer9'"),
+        ({"name": "inception_v3", "image_size": [32, 32]}, "cannot be run at "),
+    ],
+)
+def test_what_cannot_be_explained_is_not_trained(arguments: dict[str, Any], reason: str) -> None:
+    with pytest.raises(TrainingError, match=reason):
+        make_model(TrainConfig(arch="timm", arch_args=arguments), _noise())
+
+
+def test_only_networks_of_timm_are_told_the_size_of_the_images() -> None:
+    told, said, other = (
+        with_image_size(TrainConfig(arch=arch, arch_args=arguments), _noise()).arch_args
+        for arch, arguments in (("dino-vit", {}), ("timm", {"image_size": [64, 32]}), ("cnn", {}))
+    )
+    assert told == {"image_size": [32, 32]}
+    assert said == {"image_size": [64, 32]}
+    assert other == {}
+
+
 class TestPretrained:
     BACKBONE = "tf_efficientnet_lite0"
-
-    def _data(self) -> ImageData:
-        pixels = np.random.default_rng(0).integers(0, 100, (4, 32, 32, 3), dtype=np.uint8)
-        images = Images(pixels, np.arange(4) % 2)
-        return ImageData("noise", ("a", "b"), images, images, images)
 
     @pytest.mark.parametrize(
         ("arch", "arguments"),
@@ -111,7 +140,7 @@ class TestPretrained:
         self, arch: str, arguments: dict[str, Any]
     ) -> None:
         config = TrainConfig(arch=arch, arch_args=arguments, pretrained=True)
-        classifier = make_model(config, self._data())
+        classifier = make_model(config, _noise())
         theirs, mean, std = pretrained_state(self.BACKBONE)
         assert classifier.mean.flatten().tolist() == mean == [0.5] * 3
         assert classifier.std.flatten().tolist() == std == [0.5] * 3
@@ -128,7 +157,7 @@ class TestPretrained:
     def test_the_attention_branch_begins_as_the_trained_stage(self) -> None:
         arguments = {"backbone": self.BACKBONE, "split": "blocks.2", "last_stage": "blocks.4"}
         config = TrainConfig(arch="abn", arch_args=arguments, pretrained=True)
-        network = make_model(config, self._data()).network
+        network = make_model(config, _noise()).network
         assert isinstance(network, ABN)
         stage = network.attention_branch.stage.state_dict()
         theirs = pretrained_state(self.BACKBONE)[0]
@@ -137,7 +166,7 @@ class TestPretrained:
         assert torch.equal(copied[0], theirs["blocks.3.0.conv_pw.weight"])
 
     def test_without_it_the_statistics_are_those_of_the_data(self) -> None:
-        data = self._data()
+        data = _noise()
         classifier = make_model(TrainConfig(arch="backbone", arch_args={"name": "cifar_resnet20"}), data)
         expected = channel_statistics(data.train)
         assert classifier.mean.flatten().tolist() == pytest.approx(expected[0])
@@ -155,7 +184,7 @@ class TestPretrained:
         self, arch: str, arguments: dict[str, Any], message: str
     ) -> None:
         with pytest.raises((TrainingError, ConversionError), match=message):
-            make_model(TrainConfig(arch=arch, arch_args=arguments, pretrained=True), self._data())
+            make_model(TrainConfig(arch=arch, arch_args=arguments, pretrained=True), _noise())
 
 
 def test_channel_statistics_are_numpys() -> None:

@@ -32,7 +32,7 @@ def from_timm(name: str, checkpoint: Path | None = None, *, layer: str | None = 
         ConversionError: there are no such weights, or they are not of this network.
         ValueError: timm has no such classifier, or it has no such layer.
     """
-    config = (timm.get_pretrained_cfg(name) if timm.is_model(name) else None) or PretrainedCfg()
+    config = _published(name)
     state, num_classes = None, config.num_classes
     if checkpoint is not None:
         state = read_state(checkpoint)
@@ -51,6 +51,14 @@ def from_timm(name: str, checkpoint: Path | None = None, *, layer: str | None = 
         licence=f"weights: {config.license}" if published else "not stated",
         data=IMAGENET if num_classes == 1000 else "not stated",
     )
+
+
+def _published(name: str) -> PretrainedCfg:
+    """What timm knows of the weights of this name; nothing of a network that it does not have."""
+    try:
+        return (timm.get_pretrained_cfg(name) if timm.is_model(name) else None) or PretrainedCfg()
+    except RuntimeError as error:  # a tag that is none
+        raise ConversionError(f"{name}: {error}") from error
 
 
 def _classes(state: Mapping[str, Tensor], config: PretrainedCfg) -> int:

@@ -51,9 +51,9 @@ class Layout:
             return features
         if self.kind == "tokens":
             tokens = features.shape[-2] - self.prefix_tokens
-            height = round((tokens / self.aspect) ** 0.5)
+            height = round((max(tokens, 0) / self.aspect) ** 0.5)
             width = round(height * self.aspect)
-            if height * width != tokens:
+            if not 0 < height * width == tokens:
                 raise ValueError(f"{tokens} tokens fill no grid of aspect {self.aspect:g}")
             kept = features[..., self.prefix_tokens :, :]
             features = kept.reshape(*kept.shape[:-2], height, width, kept.shape[-1])
@@ -273,8 +273,8 @@ def _dependents(node: fx.Node) -> set[fx.Node]:
 class _Tracer(fx.Tracer):
     """Notes where the output of each module is; leaves the modules of other threads alone.
 
-    Tracing replaces ``nn.Module.__call__`` for the whole process for as long as it takes, so a network
-    that another thread runs meanwhile comes by here too.
+    Tracing replaces ``__call__`` and ``__getattr__`` of ``nn.Module`` for the whole process for as long as
+    it takes, so a network that another thread runs meanwhile comes by here too, even the same network.
     """
 
     proxy_buffer_attributes = True
@@ -298,3 +298,8 @@ class _Tracer(fx.Tracer):
         if isinstance(result, fx.Proxy):
             self.outputs.setdefault(self.path_of_module(m), []).append(result.node)
         return result
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)

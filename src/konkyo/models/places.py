@@ -186,6 +186,7 @@ class Places:
             self._decisions[place.layer] = self._has_gradient(place)
         return self._decisions[place.layer]
 
+    @torch.inference_mode(False)
     def _has_gradient(self, place: _Place) -> bool:
         """By autograd, on the tail alone.
 

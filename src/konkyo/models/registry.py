@@ -76,6 +76,18 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_networks()))
 
 
+def find(name: str) -> type[nn.Module]:
+    """The class of a network.
+
+    Raises:
+        KeyError: no network has this name; the message lists those that exist.
+    """
+    networks = _networks()
+    if name not in networks:
+        raise KeyError(f"unknown network {name!r}; there are: {', '.join(sorted(networks))}")
+    return networks[name]
+
+
 def build(name: str, num_classes: int, /, **arguments: Any) -> nn.Module:
     """Construct a network.
 
@@ -84,10 +96,7 @@ def build(name: str, num_classes: int, /, **arguments: Any) -> nn.Module:
         TypeError: the network does not take one of the arguments.
         ValueError: an argument has a value the network refuses.
     """
-    networks = _networks()
-    if name not in networks:
-        raise KeyError(f"unknown network {name!r}; there are: {', '.join(sorted(networks))}")
-    return networks[name](num_classes, **arguments)
+    return find(name)(num_classes, **arguments)
 
 
 def as_network(module: nn.Module) -> Network:

@@ -44,7 +44,7 @@ class TimmNet(nn.Module):
 
     Raises:
         ValueError: no such network, one that is no classifier, fewer than 2 classes, an image size it
-            does not take, or a wrong layout.
+            does not take, a wrong layout, or an argument that it does not take.
 
     Example:
         >>> network = TimmNet(10, name="resnet10t")
@@ -79,6 +79,7 @@ class TimmNet(nn.Module):
         self._layout = dict(layout or {})
         self._model_args = dict(model_args or {})
         self._image_size = None if image_size is None else tuple(image_size)
+        _require_size(self._image_size)
         _require_layout(self._layout)
         self.network = _create(name, num_classes, self._image_size, self._model_args)
         self._hook: Hook | None = None
@@ -169,15 +170,16 @@ def _create(
 ) -> nn.Module:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=5)
-        raise ValueError(
-            f"timm has no network {name!r}; there are: {', '.join(near or timm.list_models()[:5])}"
-        )
+        others = f"there are: {', '.join(near)}" if near else "timm.list_models() names those there are"
+        raise ValueError(f"timm has no network {name!r}; {others}")
+    if "checkpoint_path" in arguments:
+        raise ValueError(f"{name} is built without weights: checkpoint_path is no argument of it")
     try:
         network = timm.create_model(name, pretrained=False, num_classes=num_classes, **arguments)
         if image_size is not None and _config(network).get("fixed_input_size"):
             arguments = {**arguments, "img_size": image_size}
             network = timm.create_model(name, pretrained=False, num_classes=num_classes, **arguments)
-    except (RuntimeError, AssertionError, TypeError) as error:  # as timm refuses tags, sizes, and arguments
+    except (RuntimeError, AssertionError, TypeError, KeyError) as error:  # of tags, sizes and arguments
         raise ValueError(f"{name} cannot be built: {error}") from error
     get_classifier: Callable[[], Any] = getattr(network, "get_classifier", lambda: None)
     classifier = get_classifier()
@@ -190,9 +192,16 @@ def _config(network: nn.Module) -> dict[str, Any]:
     return cast(dict[str, Any], network.pretrained_cfg)
 
 
+def _require_size(size: tuple[int, ...] | None) -> None:
+    if size is not None and not (len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
+        raise ValueError(f"an image size is height and width in pixels, such as [224, 224], not {list(size)}")
+
+
 def _require_layout(layout: Mapping[str, Any]) -> None:
     known = Layout.__dataclass_fields__
     if unknown := set(layout) - set(known):
         raise ValueError(f"a layout has no {', '.join(sorted(unknown))}; it has: {', '.join(known)}")
     if layout.get("kind", "nchw") not in ("nchw", "nhwc", "tokens"):
         raise ValueError(f"the kind of a layout is nchw, nhwc or tokens, not {layout['kind']!r}")
+    if layout.get("prefix_tokens", 0) < 0 or layout.get("aspect", 1) <= 0:
+        raise ValueError("a layout has no fewer than 0 prefix tokens, and an aspect above 0")

@@ -110,7 +110,7 @@ async def _page() -> Response:
 
 async def _konkyo_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, KonkyoError)
-    if error.status >= 500 and error.retry_after is None:
+    if error.status == 500:
         logger.error("%s: %s", error.code, error.message, exc_info=error.__cause__)
     headers = {"retry-after": str(error.retry_after)} if error.retry_after is not None else None
     text = json.dumps(error.body())  # ASCII: a caller's own words in it may be no valid Unicode

@@ -34,6 +34,8 @@ Options = TypeVar("Options", bound=PredictOptions)
 JSON_INLINE_BYTES = 64 * 1024
 """Larger JSON bodies are parsed in a thread, so that one caller does not hold up the others."""
 
+UNKNOWN = "not a parameter here; detail.known has those there are"
+
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 """Content types that say nothing about the body; the last is what curl sends unless told otherwise."""
 
@@ -121,7 +123,10 @@ def validate(options: type[Options], parameters: dict[str, Any]) -> Options:
         return options.model_validate(parameters)
     except ValidationError as error:
         faults = [
-            {"parameter": ".".join(str(part) for part in fault["loc"][:1]), "message": fault["msg"]}
+            {
+                "parameter": ".".join(str(part) for part in fault["loc"][:1]),
+                "message": UNKNOWN if fault["type"] == "extra_forbidden" else fault["msg"],
+            }
             for fault in error.errors(include_url=False, include_input=False, include_context=False)
         ]
         message = "; ".join(f"{fault['parameter']}: {fault['message']}" for fault in faults)

@@ -85,7 +85,8 @@ def make_plan(model: Model, question: Question) -> Plan:
     method = model.methods.find(options.method)
     if question.attention is not None and not method.takes_attention:
         raise InvalidParameter(
-            f"the map of {model.name} cannot be edited: its method is {method.name}", parameter="attention"
+            f"the map of {model.name} by {method.name} cannot be edited; only attention maps can",
+            parameter="attention",
         )
     if not method.draws:
         _refuse_pictures(method, question, options)
@@ -97,7 +98,9 @@ def _targets(model: Model, method: Method, options: ExplainOptions, truth: int |
     given = [name for name in ("target", "targets", "truth") if getattr(options, name) is not None]
     if given and not method.class_specific:
         raise InvalidParameter(
-            f"the map of {model.name} is the same for every class; leave {given[0]} out", parameter=given[0]
+            f"the map of {model.name} by {method.name} is the same for every class; leave {given[0]} out, or "
+            "choose another method",
+            parameter=given[0],
         )
     if len(given) > 1:
         raise InvalidParameter(f"give {given[0]} or {given[1]}, not both", parameter=given[1])

@@ -78,8 +78,8 @@ def serve(settings: Settings) -> int:
     host, port = listener.getsockname()[:2]
     server = Server(settings, f"http://{f'[{host}]' if ':' in host else host}:{port}")
     server.run(sockets=[listener])
-    if any(thread.name.startswith("engine-") for thread in threading.enumerate()):
-        logger.error("an engine hangs in a forward pass; leaving without it")
+    if any(thread.name.startswith(("engine-", "gradients-")) for thread in threading.enumerate()):
+        logger.error("an engine hangs in a batch; leaving without it")
         logging.shutdown()
         os._exit(1)  # Python would wait for its thread for ever
     return 0 if server.started else 1

@@ -11,6 +11,7 @@ from konkyo.export.bundle import Origin, write_bundle
 from konkyo.export.parity import Parity
 from konkyo.models.bundle import Bundle
 from konkyo.models.registry import as_network, build
+from konkyo.models.timm_net import TimmNet
 from konkyo.training.checkpoint import load
 from konkyo.training.config import TrainConfig
 from konkyo.training.data import ImageData, Images
@@ -53,11 +54,13 @@ def export_checkpoint(
     """
     state = load(checkpoint)
     config = TrainConfig.model_validate(state["config"])
+    network = build(config.arch, 2, **config.arch_args)
     origin = Origin(
         architecture=config.arch,
-        arguments=config.arch_args,
+        # What was found about a network of timm need not be found again whenever it is loaded.
+        arguments=network.arguments() if isinstance(network, TimmNet) else config.arch_args,
         labels=tuple(state["labels"]),
-        method=as_network(build(config.arch, 2, **config.arch_args)).explanation,
+        method=as_network(network).explanation,
         data=state["data"]["name"],
         licence=licence or state["data"]["licence"],
         citation=citation or state["data"].get("citation"),

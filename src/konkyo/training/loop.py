@@ -43,6 +43,7 @@ from konkyo.training.setup import (
     make_optimizer,
     make_scheduler,
     make_teachers,
+    with_image_size,
 )
 
 
@@ -95,6 +96,7 @@ def fit(config: TrainConfig, data: ImageData, out: Path, *, resume: bool = False
         TrainingError: the network cannot be built, the images do not suit it, the batch does not
             suit the number of devices, or the loss is no longer finite.
     """
+    config = with_image_size(config, data)
     fabric = make_fabric(config)
     batches = TrainingBatches(fabric, config, data.train)
     model = make_model(config, data)

@@ -17,7 +17,8 @@ from konkyo.models.abn import ABN
 from konkyo.models.backbone import Backbone
 from konkyo.models.classifier import Classifier
 from konkyo.models.multiscale_abn import MultiScaleABN
-from konkyo.models.registry import as_network, build
+from konkyo.models.registry import as_network, build, find, names
+from konkyo.models.timm_net import TimmNet
 from konkyo.training import checkpoint
 from konkyo.training.config import TrainConfig
 from konkyo.training.data import ImageData, Images
@@ -63,15 +64,28 @@ def _precision(config: TrainConfig) -> Any:
     return "bf16-mixed" if native else "32-true"
 
 
+def with_image_size(config: TrainConfig, data: ImageData) -> TrainConfig:
+    """The run with the size of the images among the arguments of a network of timm.
+
+    Those networks are built for the size of their pretrained weights unless another is said.
+    """
+    if config.arch not in names() or not issubclass(find(config.arch), TimmNet):
+        return config
+    arguments = {"image_size": list(data.size), **config.arch_args}
+    return config.model_copy(update={"arch_args": arguments})
+
+
 def make_model(config: TrainConfig, data: ImageData) -> Classifier:
     """The network with its first weights, and the normalisation it wants.
 
     Raises:
-        TrainingError: there is no such network, it does not take its arguments, or the images do
-            not suit it.
+        TrainingError: there is no such network, it does not take its arguments, the images do not
+            suit it, or it cannot be explained, which is better known before the training than after.
     """
     try:
         module = build(config.arch, len(data.labels), **config.arch_args)
+        if isinstance(module, TimmNet):
+            module.hook()
     except (KeyError, TypeError, ValueError) as error:
         # str() of a KeyError quotes the message.
         raise TrainingError(error.args[0] if error.args else f"{config.arch}: {error!r}") from error

@@ -176,25 +176,31 @@ def _replace(node: fx.Node, root: nn.Module, relu: ModifiedReLU) -> None:
         return
     module = _module(node, root)
     if isinstance(module, nn.ReLU | nn.ReLU6):
-        node.args = (*node.args, CEILINGS[_plain(type(module).__name__)], module.inplace)
+        node.args = (*node.args, _ceiling(module), module.inplace)
         node.op, node.target = "call_function", relu
-    else:
-        twin = _twin(module, relu)
+        return
 
-        def step(*args: Any, **kwargs: Any) -> Any:
-            return twin(*args, **kwargs)
+    def step(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return _twin(module, relu)(*args, **kwargs)
 
-        node.op, node.target = "call_function", step
+    # The module is read off the network when the graph is run, which may be on a copy of the network.
+    with node.graph.inserting_before(node):
+        node.args = (node.graph.get_attr(str(node.target)), *node.args)
+    node.op, node.target = "call_function", step
 
 
 def _twin(module: nn.Module, relu: ModifiedReLU) -> nn.Module:
-    """A module in eval mode with the parameters and buffers of another, whatever becomes of them."""
+    """A module in eval mode with the parameters and buffers of another."""
     if isinstance(module, nn.ReLU | nn.ReLU6):
-        return _ModifiedReLU(relu, CEILINGS[_plain(type(module).__name__)], module.inplace)
+        return _ModifiedReLU(relu, _ceiling(module), module.inplace)
     twin = copy.copy(module)
     twin._modules = {name: part and _twin(part, relu) for name, part in module._modules.items()}
     twin.training = False
     return twin
+
+
+def _ceiling(module: nn.ReLU | nn.ReLU6) -> float:
+    return CEILINGS["relu6" if isinstance(module, nn.ReLU6) else "relu"]
 
 
 def _module(node: fx.Node, root: nn.Module) -> nn.Module:
