@@ -224,6 +224,7 @@ class Pair(nn.Module):
         ("never", "^never returns no single tensor, or is not called$"),
         ("aside", "^the output does not depend on aside$"),
         ("twica", "^Refused has no layer 'twica'; there are: aside, twice"),
+        ("network.twice", "^Refused has no layer 'network.twice'; there are: aside, twice"),
     ],
 )
 def test_refused_layers(layer, message):

@@ -74,8 +74,11 @@ def photographs(network, number=4):
 
 
 def same(found, expected):
-    """Equal but for rounding, which goes with the largest value and not with each."""
-    return bool((found - expected).abs().max() <= 1e-5 * expected.abs().max())
+    """Equal but for rounding, which goes with the largest value and not with each.
+
+    Kernels round differently for one image and for several, and a deep network of random weights adds to it.
+    """
+    return bool((found - expected).abs().max() <= 1e-4 * expected.abs().max())
 
 
 def run(explained, images, targets):

@@ -135,9 +135,9 @@ class Trace:
         known = dict(self.network.named_modules())
         if layer in known:
             raise ValueError(f"{layer} returns no single tensor, or is not called")
-        near = [name for name in self.outputs if name.startswith(layer.rpartition(".")[0])]
+        near = [name for name in self.outputs if name.startswith(layer.rpartition(".")[0])] or self.outputs
         raise ValueError(
-            f"{type(self.network).__name__} has no layer {layer!r}; there are: {', '.join(near[:40])}"
+            f"{type(self.network).__name__} has no layer {layer!r}; there are: {', '.join([*near][:40])}"
         )
 
     def compile(self, graph: fx.Graph) -> Compiled:
