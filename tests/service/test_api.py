@@ -191,7 +191,7 @@ async def test_a_target_by_name_and_by_index(real: Service, image: UInt8) -> Non
 
 async def test_several_targets_take_one_pass(fake: Service, image: UInt8) -> None:
     before = len(fake.engine.batches)
-    body = await ask(fake, EXPLAIN, encode(image), targets="cat,0,cat", map="float32")
+    body = await ask(fake, EXPLAIN, encode(image), targets="cat, 0,cat", map="float32")
     assert len(fake.engine.batches) == before + 1
     explanation = body["explanation"]
     assert [entry["target"]["index"] for entry in explanation["maps"]] == [3, 0, 3]

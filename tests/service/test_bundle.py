@@ -153,6 +153,7 @@ async def test_a_broken_bundle_leaves_the_good_one_alone(
         image = (SHIPPED / CANARY).read_bytes()
         refused = await service.client.post("/v1/models/broken:explain", content=image)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
+        assert "could not be loaded; GET /v1/models/" in refused.json()["error"]["message"]
         good = await service.client.post(
             "/v1/models/gcm-cifar10:predict", content=image, params={"top_k": 10}
         )

@@ -253,7 +253,7 @@ async def test_an_edit_is_refused_by_a_method_that_takes_none(service: Service) 
         f"{GRAPH}:explain", files={"image": FILES[1]}, data={"attention": "[[1]]", "method": "gradcam"}
     )
     assert response.status_code == 422
-    assert "its method is gradcam" in response.json()["error"]["message"]
+    assert "by gradcam cannot be edited; only attention maps can" in response.json()["error"]["message"]
 
 
 # Explaining a failure

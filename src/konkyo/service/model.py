@@ -212,7 +212,10 @@ class Model:
         )
 
     def _not_ready(self) -> NotReady:
-        return NotReady(f"model {self.name}/{self.version} is {self.state}", **self.labels, state=self.state)
+        said = "is loading"
+        if self.state == "failed":
+            said = f"could not be loaded; GET /v1/models/{self.name}/versions/{self.version} says why"
+        return NotReady(f"model {self.name}/{self.version} {said}", **self.labels, state=self.state)
 
 
 def _load_torch(bundle: Bundle, settings: Settings) -> GradientEngine:

@@ -13,7 +13,9 @@ MAX_TARGETS = 32
 
 
 def _split(value: Any) -> Any:
-    return [item for item in value.split(",") if item] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return [item for item in map(str.strip, value.split(",")) if item]
 
 
 class PredictOptions(BaseModel):
