@@ -17,7 +17,7 @@ import copy
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -80,7 +80,6 @@ class Trace:
 
     Args:
         network: as it is in eval mode; it is not changed.
-        through: modules of these types are traced through although they would be taken as one step.
         whole: modules of these types are taken as one step although they would be traced through.
 
     Raises:
@@ -93,14 +92,8 @@ class Trace:
         outputs: by path, the nodes of each call of a module that returns one tensor.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        through: tuple[type[nn.Module], ...] = (),
-        whole: tuple[type[nn.Module], ...] = (),
-    ) -> None:
-        tracer = _Tracer(through, whole)
+    def __init__(self, network: nn.Module, *, whole: tuple[type[nn.Module], ...] = ()) -> None:
+        tracer = _Tracer(whole)
         # Arguments that are left out, such as masks and edits, are no inputs of the graph.
         parameters = inspect.signature(network.forward).parameters.values()
         defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
@@ -280,9 +273,9 @@ class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
     """Buffers are read when the graph is run, and nothing computed from them is kept on the network."""
 
-    def __init__(self, through: Iterable[type[nn.Module]], whole: Iterable[type[nn.Module]]) -> None:
+    def __init__(self, whole: tuple[type[nn.Module], ...]) -> None:
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))  # type: ignore[no-untyped-call]
-        self._leaves = tuple({*get_notrace_modules(), *whole} - set(through))  # type: ignore[no-untyped-call]
+        self._leaves = (*get_notrace_modules(), *whole)  # type: ignore[no-untyped-call]
         self._thread = threading.get_ident()
         self.outputs: dict[str, list[fx.Node]] = {}
 
