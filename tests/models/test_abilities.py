@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from konkyo.models.abilities import find_methods
+from konkyo import perturbation
+from konkyo.models.abilities import BY_PREDICTIONS, find_methods
 from konkyo.models.classifier import Classifier
 from konkyo.models.explain import methods
 from konkyo.models.explained import Explained
@@ -52,3 +53,11 @@ def test_what_is_listed_works_and_what_is_not_is_refused(name, method):
         else:
             with pytest.raises((TypeError, ValueError)):
                 Explained(classifier, other)
+
+
+def test_the_card_and_the_registry_name_the_same_methods_by_predictions():
+    registered = perturbation.methods()
+    assert {spec.method for spec in BY_PREDICTIONS} == registered.keys()
+    for spec in BY_PREDICTIONS:
+        method = registered[spec.method]
+        assert (spec.map_kind, spec.class_specific) == (method.map_kind, method.class_specific)
