@@ -2,28 +2,34 @@
 
 Used by the service and by training alike, so that a network is served exactly the pixels it would
 have been trained on. Everything about the input that can hurt is refused here: formats outside an
-allow-list, too many pixels (known from the header, before anything is decoded), truncated files.
+allow-list, too many pixels (known from the header, before anything is decoded), truncated files, and
+files that cost more than their pixels (``image_limits``).
 
 Coordinates are continuous: pixel i covers [i, i + 1), x runs right, y down.
 """
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from konkyo.errors import BrokenImage, EmptyBody, ImageTooLarge, UnsupportedImage
+from konkyo.errors import BrokenImage, EmptyBody, ImageError, ImageTooLarge, UnsupportedImage
+from konkyo.image_limits import Pieces, check_scans, check_tile_size, check_tiles, tile_pixels
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """What is read, by Pillow's names. Formats with a history of faults or of external fetches stay out."""
 
 MAX_PIXELS = 50_000_000
-"""Default limit; 150 MB once decoded."""
+"""Default limit; 200 MB once decoded."""
+
+BAND_PIXELS = 2**18
+"""Pixels that are converted to RGB at once."""
 
 ResizeMode = Literal["center_crop", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -31,6 +37,10 @@ Affine = tuple[float, float, float, float, float, float]
 UInt8 = npt.NDArray[np.uint8]
 
 _ORIENTATION = 0x0112
+_RGB = 4
+"""Bytes a pixel, as Pillow keeps RGB and everything else of several bands."""
+_ROWS = 16
+"""Bytes a row: Pillow keeps a pointer to each, for the image and for what it is converted to."""
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -91,6 +101,12 @@ class Geometry:
         return ((x1 - x0) / size[0], 0.0, x0, 0.0, (y1 - y0) / size[1], y0)
 
 
+@cache
+def extensions() -> frozenset[str]:
+    """Suffixes of the files that are read, lower case with their dot; what is in them decides how."""
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
+
+
 def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read the header of an image file; no pixel is decoded yet.
 
@@ -100,13 +116,16 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         EmptyBody: no bytes.
         UnsupportedImage: not one of ``FORMATS``.
-        ImageTooLarge: more than ``max_pixels``.
-        BrokenImage: the header is damaged.
+        ImageTooLarge: more than ``max_pixels``, in the image or in a tile of it.
+        BrokenImage: the header is damaged, or cut into more pieces than any encoder makes.
     """
     if not data:
         raise EmptyBody("the image is empty: 0 bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        check_tiles(data)
+        image = Image.open(Pieces(data), formats=FORMATS)
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise UnsupportedImage("not an image we read", formats=list(FORMATS)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -119,11 +138,35 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
             f"{width}x{height} pixels are over the limit of {max_pixels}",
             width=width, height=height, max_pixels=max_pixels,
         )  # fmt: skip
+    check_tile_size(image, max_pixels)
+    if image.format == "JPEG":
+        check_scans(data)
     return image
 
 
+def decoding_bytes(image: Image.Image) -> int:
+    """The most memory that ``decode`` takes for an opened image, as Pillow and its libraries work."""
+    width, height = image.size
+    pixel = _bytes_of_pixel(image.mode)
+    total = pixel + (0 if _is_rgb(image) else _RGB)
+    if image.format == "WEBP":
+        total += 3 * _RGB  # two canvases of the decoder, for animations, and their bytes
+    elif image.info.get("progressive"):
+        total += 2 * len(image.getbands())  # every coefficient, until the last scan is in
+    if "exif" in image.info:
+        total += _RGB  # it may have to be turned
+    return height * (width * total + _ROWS) + tile_pixels(image) * pixel
+
+
+def _bytes_of_pixel(mode: str) -> int:
+    """As Pillow keeps them: 1 for a single band, 4 for several."""
+    if mode.startswith("I;16"):
+        return 2
+    return 1 if mode in ("1", "L", "P") else 4
+
+
 def decode(image: Image.Image) -> Decoded:
-    """Decode an opened image file to upright RGB.
+    """Decode an opened image file to upright RGB; what was opened is used up by it.
 
     Greyscale, palette, 1-bit and CMYK images become RGB; 16-bit grey is scaled so that 65,535 is
     white; transparency is laid over white, as a viewer shows it; of several frames the first counts.
@@ -137,15 +180,16 @@ def decode(image: Image.Image) -> Decoded:
     orientation = _orientation(image) if turned else 1
     try:
         image.load()
+        if not turned:
+            orientation = _orientation(image)
         rgb = _to_rgb(image)
-    except UnsupportedImage:
+    except ImageError:
         raise
     except Exception as error:  # likewise on damaged data
         raise BrokenImage(f"the image is truncated or damaged: {error}") from None
-    if turned:
-        return Decoded(rgb, orientation, name)
-    orientation = _orientation(image)
-    return Decoded(rgb.transpose(_TRANSPOSE[orientation]) if orientation > 1 else rgb, orientation, name)
+    if not turned and orientation > 1:
+        rgb = rgb.transpose(_TRANSPOSE[orientation])
+    return Decoded(rgb, orientation, name)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -157,23 +201,44 @@ def _orientation(image: Image.Image) -> int:
     return int(stored) if stored in _TRANSPOSE else 1
 
 
+def _is_rgb(image: Image.Image) -> bool:
+    return image.mode == "RGB" and "transparency" not in image.info
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     mode = image.mode
-    if mode == "RGB" and "transparency" not in image.info:
+    if _is_rgb(image):
         return image
     if mode.startswith("I;16"):
-        # 65,535 / 255 = 257, so this is exact at both ends; Pillow's own conversion clips at 255.
-        deep = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
+        return _in_bands(image, _eight_bits)
     if mode in ("I", "F", "LAB"):
         raise UnsupportedImage(
             f"pixels of type {mode} have no known range; send 8 or 16 bits a channel", mode=mode
         )
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return _in_bands(image, _over_white if image.has_transparency_data else lambda band: band.convert("RGB"))
+
+
+def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert a few rows at a time: what lies between would take several times the memory of the image."""
+    width, height = image.size
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(top + rows, height))
+        rgb.paste(convert(image.crop(box)), box)
+    image.close()
+    return rgb
+
+
+def _eight_bits(deep: Image.Image) -> Image.Image:
+    # 65,535 / 255 = 257, so this is exact at both ends; Pillow's own conversion clips at 255.
+    values = np.asarray(deep).astype(np.uint32)
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def prepare(

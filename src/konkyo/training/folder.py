@@ -21,14 +21,12 @@ object is in two splits, and the test split is a fold, which does not depend on 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from konkyo.imaging import FORMATS, ResizeMode
+from konkyo.imaging import ResizeMode, extensions
 from konkyo.training.data import NO_MASK, SPLITS, ImageData, stratified_split
 from konkyo.training.errors import DataError
 from konkyo.training.folds import fold_split
@@ -181,7 +179,7 @@ def _class_folders(root: Path) -> tuple[tuple[str, ...], list[File]]:
     for label, folder in enumerate(folders):
         images = sorted(path for path in folder.iterdir() if _is_image(path))
         if not images:
-            raise DataError(f"{folder}: no images in this class folder ({' '.join(sorted(_extensions()))})")
+            raise DataError(f"{folder}: no images in this class folder ({' '.join(sorted(extensions()))})")
         files += [File(path, label) for path in images]
     return tuple(folder.name for folder in folders), files
 
@@ -212,11 +210,4 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _extensions() and not path.name.startswith(".") and path.is_file()
-
-
-@cache
-def _extensions() -> frozenset[str]:
-    return frozenset(
-        extension for extension, name in Image.registered_extensions().items() if name in FORMATS
-    )
+    return path.suffix.lower() in extensions() and not path.name.startswith(".") and path.is_file()
