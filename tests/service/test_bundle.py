@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,16 @@ def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
     with pytest.raises(BundleError, match=rf"{name}: cannot be read: No such file") as caught:
         read_bundle(bundle)
     assert caught.value.detail == {"file": name}
+
+
+@pytest.mark.parametrize("name", [CARD, WEIGHTS])
+@pytest.mark.parametrize("put", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_not_read(bundle: Path, name: str, put: Callable[[Path], None]) -> None:
+    """Reading a pipe or a device might never end."""
+    (bundle / name).unlink()
+    put(bundle / name)
+    with pytest.raises(BundleError, match=f"/{name}: cannot be read: it is no regular file"):
+        read_bundle(bundle)
 
 
 @pytest.mark.parametrize("name", [ONNX, WEIGHTS, CANARY])

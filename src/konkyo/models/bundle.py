@@ -5,6 +5,7 @@ Torch-free: the service reads bundles with this, and export writes them with it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ def read_bundle(path: Path) -> Bundle:
     """
     card_path = path / CARD
     try:
+        _check_kind(card_path)
         text = card_path.read_bytes()
     except OSError as error:
         raise BundleError(f"{card_path}: cannot be read: {error.strerror}", file=CARD) from None
@@ -63,9 +65,16 @@ def describe_file(path: Path) -> FileEntry:
     Raises:
         OSError: it cannot be read.
     """
+    _check_kind(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return FileEntry(sha256=digest, bytes=path.stat().st_size)
+
+
+def _check_kind(path: Path) -> None:
+    """Raises ``OSError`` for a pipe or a device, which might be read without end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file")
 
 
 def _verify(path: Path, expected: FileEntry) -> None:

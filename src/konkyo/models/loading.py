@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from konkyo.errors import BundleError
@@ -67,7 +67,7 @@ def assemble(
 def _load(classifier: Classifier, path: Path) -> str:
     """Load strictly; what does not fit, in a few words, or nothing."""
     try:
-        found: dict[str, Tensor] = load_file(path)
+        found: dict[str, Tensor] = load(path.read_bytes())  # mapped, a file that is cut off would kill us
     except (OSError, SafetensorError) as error:
         raise BundleError(f"{path}: cannot be read: {error}", file=path.name) from None
     expected = classifier.state_dict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ import onnxruntime as ort
 
 from konkyo.errors import BundleError
 from konkyo.imaging import UInt8
-from konkyo.models.bundle import ONNX, Bundle
+from konkyo.models.bundle import ONNX, WEIGHTS, Bundle
 from konkyo.service.engines.base import Float32, Int64, Outputs, run_blank
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,9 @@ class OnnxEngine:
         providers = ["CPUExecutionProvider"]
         if device != "cpu" and _cuda_present():
             providers.insert(0, "CUDAExecutionProvider")
+        weights = _weights_beside(path)
+        if weights is not None:
+            options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [len(weights)])
         try:
             self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # the runtime's own exception types are not public
@@ -76,6 +80,17 @@ class OnnxEngine:
     def close(self) -> None:
         """Drop the session."""
         del self._session
+
+
+def _weights_beside(graph: Path) -> bytes | None:
+    """The weights, if the graph takes its own from that file.
+
+    ONNX Runtime would map the file, and a file that is written over while it is served would end the
+    process with SIGBUS.
+    """
+    if WEIGHTS.encode() not in graph.read_bytes():  # names of files lie in a graph as they are
+        return None
+    return (graph.parent / WEIGHTS).read_bytes()
 
 
 def _cuda_present() -> bool:

@@ -82,9 +82,13 @@ class TorchEngine:
         run_blank(self, self._card)
 
     def close(self) -> None:
-        """Drop the modules."""
+        """Drop the modules, and at once their tensors: graphs refer to themselves, and would keep them."""
+        for module in self._methods.values():
+            module.to_empty(device="meta")
         self._methods.clear()
         del self._module
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
 
     def _build(self, method: str) -> Explained:
         try:
