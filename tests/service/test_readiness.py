@@ -114,10 +114,19 @@ async def test_one_poisoned_image_does_not_make_the_service_unready() -> None:
         assert service.count("requests_total", outcome="error") == 2
 
 
-async def test_running_out_of_memory_is_counted_and_answered() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 150528000"),
+    ],
+    ids=["python", "torch", "onnx"],
+)
+async def test_running_out_of_memory_is_counted_and_answered(error: Exception) -> None:
     def small(images: UInt8, outputs: Outputs) -> Outputs:
         if len(images) > 2:
-            raise MemoryError
+            raise error
         return outputs
 
     async with serving(zoo_settings()) as service:
@@ -179,15 +188,20 @@ async def test_a_model_that_answers_the_canary_wrongly_is_not_served(tmp_path: P
         assert refused.status_code == 503
 
 
-async def test_one_bad_bundle_leaves_the_others_serving(tmp_path: Path) -> None:
+async def test_one_bad_version_leaves_the_others_serving(tmp_path: Path) -> None:
+    """And ready: the same files would leave a service ready that was there before the bad ones came."""
     copy_bundle(ZOO / NAME / "1", tmp_path, "1")
     bad = copy_bundle(ZOO / NAME / "1", tmp_path, "2")
     (bad / "model.onnx").write_bytes(b"not a graph")
     async with serving(zoo_settings(repository=tmp_path)) as service:
         assert right(await ask(service, 1), 1)
-        status, [problem] = await readiness(service)
-        assert status == 503
-        assert f"{bad / 'model.onnx'}: truncated" in problem
+        assert await readiness(service) == (200, [])
+        [entry] = (await service.client.get("/v1/models")).json()["models"]
+        assert (entry["versions"], entry["default"], entry["state"]) == (["1", "2"], "1", "ready")
+        [problem] = entry["problems"]
+        assert problem.startswith(f"2: {bad / 'model.onnx'}: truncated")
+        assert service.count("model_ready", version="2") == 0
+        assert service.count("model_load_failures_total", version="2") == 1
 
 
 async def test_draining_is_not_ready_and_still_answers() -> None:

@@ -7,8 +7,18 @@ import pynvml
 
 def gpu_memory_used() -> float:
     """Bytes in use on the first GPU, by all processes; NaN where the driver does not say."""
+    return _memory("used")
+
+
+def gpu_memory_total() -> float:
+    """Bytes of the first GPU; NaN where the driver does not say."""
+    return _memory("total")
+
+
+def _memory(which: str) -> float:
     try:
         pynvml.nvmlInit()
-        return float(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).used)
+        info = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0))
+        return float(getattr(info, which))
     except pynvml.NVMLError:
         return float("nan")

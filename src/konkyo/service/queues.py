@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
-from konkyo.errors import Draining
+from konkyo.errors import Draining, NotReady
 from konkyo.service.batcher import Batcher, Execution, Runner, Stage
 from konkyo.service.engines.base import Engine, GradientEngine
 from konkyo.service.gradients import ByMethod
@@ -40,6 +40,12 @@ class _Lane:
     stage: Stage
     max_maps: int | None = None
     lease: asyncio.Lock = field(default_factory=asyncio.Lock)
+    queues: list[Batcher] = field(default_factory=list)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a batch of any of its queues hangs: the others wait for it."""
+        return any(queue.hangs for queue in self.queues)
 
 
 class Queues:
@@ -72,7 +78,9 @@ class Queues:
         gradient_thread = ThreadPoolExecutor(1, thread_name_prefix=f"gradients-{labels['model']}")
         self._differentiation = _Lane(gradient_thread, "explain", max_maps=settings.gradient_batch)
         self._queues: dict[str, Batcher] = {}
+        self._lanes: dict[str, _Lane] = {}
         self._closed = False
+        self._published = False
         self._start("predict", engine, self._passes, settings.max_batch)
         self._start("perturb", engine, self._passes, settings.perturbation_batch)
         own = methods.default
@@ -86,13 +94,16 @@ class Queues:
 
         Raises:
             Draining: it would have to be made, and the queues are closed.
+            NotReady: what runs its batches hangs.
             UnsupportedMethod: there is no such kind.
         """
         if kind not in self._queues:
             method = self._methods.find(kind)
             if self._closed:
-                raise Draining("the service is shutting down")
+                raise Draining("the model is being closed")
             self._start_method(kind, method.name)
+        if self._lanes[kind].hangs:
+            raise NotReady(f"a batch has been at work for over {self._settings.hang_seconds:g} s")
         return self._queues[kind]
 
     @property
@@ -100,13 +111,28 @@ class Queues:
         """Whether every queue is served."""
         return all(queue.alive for queue in self._queues.values())
 
+    @property
+    def hang(self) -> bool:
+        """Whether a batch hangs that others than those who asked for its method have to wait for."""
+        return any(self._lanes[kind].hangs for kind in CANARIED)
+
     def problems(self) -> list[str]:
         """What is wrong with them; a method that fails is wrong only for those who ask for it."""
-        return [
+        found = ["the engine hangs in a batch"] if self.hang else []
+        return found + [
             f"the {kind} queue {'fails' if queue.alive else 'has stopped'}"
             for kind, queue in self._queues.items()
             if not queue.alive or (queue.failing and kind in CANARIED)
         ]
+
+    def publish(self) -> None:
+        """Show depth and capacity of the queues, also of those that are made later.
+
+        Two versions of one bundle have the same labels: the one that answers shows its own.
+        """
+        self._published = True
+        for kind, queue in self._queues.items():
+            self._show(kind, queue)
 
     async def close(self, patience: float) -> None:
         """Finish what was accepted, and end the thread of the gradients.
@@ -138,26 +164,39 @@ class Queues:
             executor=lane.thread,
             map_per_target=method.class_specific,
             stage=lane.stage,
+            attributes={f"konkyo.{name}": value for name, value in labels.items()},
+            hang_seconds=self._settings.hang_seconds,
             on_execution=self._observer(labels, lane.stage),
         )
         queue.start()
-        self._queues[kind] = queue
+        lane.queues.append(queue)
+        self._queues[kind], self._lanes[kind] = queue, lane
+        if self._published:
+            self._show(kind, queue)
+
+    def _show(self, kind: str, queue: Batcher) -> None:
+        labels = {**self._labels, "kind": kind}
         self._metrics.queue_capacity.labels(**labels).set(queue.capacity)
-        self._metrics.queue_depth.labels(**labels).set_function(partial(getattr, queue, "depth"))
+        self._metrics.watch(self._metrics.queue_depth, partial(getattr, queue, "depth"), **labels)
 
     def _observer(self, labels: dict[str, str], stage: Stage) -> Callable[[Execution], None]:
         metrics = self._metrics
         executions, inferences = metrics.executions.labels(**labels), metrics.inferences.labels(**labels)
         batch_size, seconds = metrics.batch_size.labels(**labels), metrics.stage.labels(stage=stage)
-        oom = metrics.oom.labels(**self._labels)
+        oom, errors = metrics.oom.labels(**self._labels), metrics.execution_errors.labels(**labels)
 
         def observe(execution: Execution) -> None:
+            size = {**self._labels, "size": str(execution.size)}
+            metrics.batches.labels(**size).inc()
+            metrics.batch_seconds.labels(**size).inc(execution.seconds)
             executions.inc()
             inferences.inc(execution.size)
             batch_size.observe(execution.size)
             seconds.observe(execution.seconds)
-            if execution.error is not None and _is_out_of_memory(execution.error):
-                oom.inc()
+            if execution.error is not None:
+                errors.inc()
+                if _is_out_of_memory(execution.error):
+                    oom.inc()
 
         return observe
 
@@ -168,5 +207,6 @@ def _is_out_of_memory(error: Exception) -> bool:
         isinstance(error, MemoryError)
         or "outofmemory" in text
         or "out of memory" in text
+        or "failed to allocate memory" in text  # ONNX Runtime's own words
         or "bad_alloc" in text
     )
