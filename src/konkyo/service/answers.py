@@ -29,7 +29,8 @@ ObserveMap = Callable[[Float32, rendering.Status], None]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A decoded image: the network's input and, only where an overlay will need it, the original.
+    """An image ready to be asked about: the network's input and, only where an overlay will need it, the
+    original.
 
     ``started`` and ``decoded`` are times of ``time.perf_counter``: when it came and when it was ready.
     """
@@ -128,12 +129,12 @@ def explain(
         entry: dict[str, Any] = {"status": state, **place}
         if question.picture:
             pictures.append(shown.draw(options.overlay or shown.natural_overlay, max_pixels))
-        else:
+        elif not question.raw:
             entry["map"] = shown.map(max_pixels)
             entry["regions"] = shown.regions() if method.draws else []
             if options.overlay not in (None, "none"):
                 entry["overlay"] = _overlay_body(shown.draw(options.overlay, max_pixels))
-        if not method.draws:
+        if not method.draws and not question.raw:
             entry["text"] = text_of(map_, place["target"]["label"], model.neurons, options.neurons)
         maps.append(entry)
     explanation = {"method": method.name, **maps[0]}

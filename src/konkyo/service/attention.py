@@ -7,6 +7,7 @@ import binascii
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic_core import from_json
 
 from konkyo.errors import InvalidParameter, KonkyoError
@@ -50,13 +51,25 @@ def read_attention(value: Any) -> Float32:
         raise _invalid("neither base64 of a PNG nor rows of numbers") from None
 
 
+def check_cells(cells: npt.NDArray[np.floating[Any]]) -> Float32:
+    """Cells of any shape, from 0 to 1, and −1 for the network's own value.
+
+    Raises:
+        InvalidParameter: one is above 1 or not finite.
+    """
+    if not np.isfinite(cells).all() or cells.max() > 1:
+        raise _invalid("a cell is above 1 or not finite; 0 to 1, or negative for the network's own value")
+    return np.where(cells < 0, -1, cells).astype(np.float32)
+
+
 def _from_png(data: bytes) -> Float32:
     try:
         image = open_image(data, max_pixels=MAX_SIDE**2)
         _check_size(*image.size)
         if image.format != "PNG" or image.mode.startswith("I"):
             raise _invalid("the picture is not an 8-bit PNG")
-        decode(image)  # refuses what is damaged; its result has lost the alpha channel
+        decode(image)  # refuses what is damaged; takes the data, and gives no alpha channel
+        image = open_image(data)
     except InvalidParameter:
         raise
     except KonkyoError as error:  # its code would speak of the image
@@ -79,9 +92,7 @@ def _from_rows(rows: Any) -> Float32:
         cells = np.array(rows, np.float64)
     except OverflowError:
         cells = np.full((1, 1), np.inf)
-    if not np.isfinite(cells).all() or cells.max() > 1:
-        raise _invalid("a cell is above 1 or not finite; 0 to 1, or negative for the network's own value")
-    return np.where(cells < 0, -1, cells).astype(np.float32)
+    return check_cells(cells)
 
 
 def _check_size(width: int, height: int) -> None:

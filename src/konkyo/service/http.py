@@ -1,38 +1,38 @@
-"""Between HTTP and the pipeline: bodies in, within their limits; errors and disconnects out."""
+"""Between HTTP and the pipeline: images and parameters out of a body, errors and disconnects out."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from konkyo.errors import (
-    BodyTimeout,
-    BodyTooLarge,
     EmptyBody,
     InvalidParameter,
     InvalidRequest,
     KonkyoError,
     RequestCancelled,
     UnsupportedMediaType,
+    clip,
 )  # fmt: skip
+from konkyo.service.body import parse_json, read_json
 from konkyo.service.budget import MemoryBudget
 from konkyo.service.schemas import PredictOptions
 from konkyo.service.settings import Settings
 
 Options = TypeVar("Options", bound=PredictOptions)
 
-JSON_INLINE_BYTES = 64 * 1024
-"""Larger JSON bodies are parsed in a thread, so that one caller does not hold up the others."""
+MAX_PARAMETERS = 64
+"""More than there are; of each that is wrong the answer says why."""
 
 UNKNOWN = "not a parameter here; detail.known has those there are"
 
@@ -52,46 +52,11 @@ class Parsed:
     many: bool
 
 
-@asynccontextmanager
-async def read_body(request: Request, settings: Settings, budget: MemoryBudget) -> AsyncIterator[bytes]:
-    """The whole body, counted against the budget for as long as the block runs.
-
-    Raises:
-        BodyTooLarge, BodyTimeout, Overloaded, UnsupportedMediaType, RequestCancelled, InvalidRequest
-    """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("compressed bodies are not read; images are compressed already")
-    limit = settings.max_body_bytes
-    declared = request.headers.get("content-length", "0")
-    if not declared.isdecimal() or len(declared) > 18:
-        raise InvalidRequest("Content-Length is not a number of bytes")
-    if int(declared) > limit:
-        raise BodyTooLarge(f"the body has {declared} bytes; the limit is {limit}", limit_bytes=limit)
-    held = 0
-    chunks: list[bytes] = []
-    try:
-        try:
-            async with asyncio.timeout(settings.body_timeout_seconds):
-                async for chunk in request.stream():
-                    if held + len(chunk) > limit:
-                        raise BodyTooLarge(f"the body has over {limit} bytes", limit_bytes=limit)
-                    budget.take(len(chunk))
-                    held += len(chunk)
-                    chunks.append(chunk)
-        except TimeoutError:
-            raise BodyTimeout(f"the body did not arrive within {settings.body_timeout_seconds:g} s") from None
-        except ClientDisconnect:
-            raise RequestCancelled("the caller left while sending") from None
-        yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    finally:
-        budget.release(held)
-
-
-async def parse(request: Request, body: bytes, settings: Settings) -> Parsed:
+async def parse(request: Request, body: bytes, settings: Settings, budget: MemoryBudget) -> Parsed:
     """Images and parameters out of a raw, multipart or JSON body, and the query.
 
     Raises:
-        EmptyBody, InvalidRequest, InvalidParameter, UnsupportedMediaType
+        EmptyBody, InvalidRequest, InvalidParameter, UnsupportedMediaType, Overloaded
     """
     query = _once(request.query_params.multi_items())
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -101,10 +66,7 @@ async def parse(request: Request, body: bytes, settings: Settings) -> Parsed:
         images, fields = await _parse_multipart(request, body, settings)
         return Parsed(images, {**query, **fields}, many=len(images) > 1)
     if content_type == "application/json":
-        if len(body) > JSON_INLINE_BYTES:
-            images, parameters = await asyncio.to_thread(_parse_json, body, settings)
-        else:
-            images, parameters = _parse_json(body, settings)
+        images, parameters = await parse_json(body, partial(_parse_json, body, settings), budget)
         return Parsed(images, {**query, **parameters}, many=True)
     if content_type in RAW_TYPES or content_type.startswith("image/"):
         return Parsed([body], query, many=False)
@@ -119,12 +81,16 @@ def validate(options: type[Options], parameters: dict[str, Any]) -> Options:
     Raises:
         InvalidParameter: naming every parameter that is unknown, malformed or out of range.
     """
+    if len(parameters) > MAX_PARAMETERS:
+        raise InvalidParameter(
+            f"{len(parameters)} parameters; there are not so many", known=sorted(options.model_fields)
+        )
     try:
         return options.model_validate(parameters)
     except ValidationError as error:
         faults = [
             {
-                "parameter": ".".join(str(part) for part in fault["loc"][:1]),
+                "parameter": clip(".".join(str(part) for part in fault["loc"][:1])),
                 "message": UNKNOWN if fault["type"] == "extra_forbidden" else fault["msg"],
             }
             for fault in error.errors(include_url=False, include_input=False, include_context=False)
@@ -213,11 +179,7 @@ def _once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _parse_json(body: bytes, settings: Settings) -> tuple[list[bytes | KonkyoError], dict[str, Any]]:
-    try:
-        # Unlike json.loads: bounded depth, no NaN, no half characters.
-        document = from_json(body, allow_inf_nan=False, cache_strings="none")
-    except ValueError as error:
-        raise InvalidRequest(f"malformed JSON: {error}") from None
+    document = read_json(body)
     if not isinstance(document, dict) or not isinstance(document.get("instances"), list):
         raise InvalidRequest('expected {"instances": [{"image_bytes": {"b64": "..."}}]}')
     unknown = sorted(document.keys() - {"instances", "parameters"})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from konkyo.errors import InvalidParameter
+from konkyo.imaging import UInt8
 from konkyo.service.engines.base import Float32
 from konkyo.service.methods import Method
 from konkyo.service.model import Model
@@ -20,19 +21,30 @@ class Question:
     """One image and what is asked of it.
 
     Attributes:
-        data: the bytes of the image file.
+        item: which of the images of its request.
+        data: the bytes of an image file, or pixels (H, W, 3) of the model's input size.
         options: ``ExplainOptions`` asks for a map.
         picture: answer with the overlay alone, in this format.
         attention: an edit (h', w') of the map, from 0 to 1, negative where the network's own value stays.
         deadline: in the event loop's time.
+        targets: class indices to explain, −1 for the predicted class, in the place of those in the options.
+        raw: the maps are wanted as they left the network; no picture, region or text is made for the body.
     """
 
     id: str
-    data: bytes
+    data: bytes | UInt8
     options: PredictOptions
     picture: ImageFormat | None = None
     attention: Float32 | None = None
     deadline: float | None = None
+    targets: tuple[int, ...] | None = None
+    raw: bool = False
+    item: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file or of the pixels."""
+        return len(self.data) if isinstance(self.data, bytes) else self.data.nbytes
 
     @property
     def verb(self) -> Verb:
@@ -91,11 +103,15 @@ def make_plan(model: Model, question: Question) -> Plan:
     if not method.draws:
         _refuse_pictures(method, question, options)
     truth = None if options.truth is None else model.class_index(options.truth)
-    return Plan(method, _targets(model, method, options, truth), truth)
+    return Plan(method, _targets(model, method, question, options, truth), truth)
 
 
-def _targets(model: Model, method: Method, options: ExplainOptions, truth: int | None) -> tuple[int, ...]:
+def _targets(
+    model: Model, method: Method, question: Question, options: ExplainOptions, truth: int | None
+) -> tuple[int, ...]:
     given = [name for name in ("target", "targets", "truth") if getattr(options, name) is not None]
+    if question.targets is not None:
+        given.append("targets")
     if given and not method.class_specific:
         raise InvalidParameter(
             f"the map of {model.name} by {method.name} is the same for every class; leave {given[0]} out, or "
@@ -104,6 +120,8 @@ def _targets(model: Model, method: Method, options: ExplainOptions, truth: int |
         )
     if len(given) > 1:
         raise InvalidParameter(f"give {given[0]} or {given[1]}, not both", parameter=given[1])
+    if question.targets is not None:
+        return question.targets
     if options.targets is not None:
         if not options.targets:
             raise InvalidParameter("targets is empty", parameter="targets")

@@ -271,6 +271,8 @@ class ModelSummary(_Body):
     state: str
     methods: list[str]
     default_method: str | None
+    problems: list[str]
+    """Why versions, or newer files of them, could not be loaded."""
 
 
 class ModelList(_Body):
@@ -299,6 +301,7 @@ class ModelDetail(_Body):
     state: str
     ready: bool
     failure: str | None
+    load_seconds: dict[str, float]
     digest: str | None
     engine: str | None
     device: str | None
@@ -314,6 +317,7 @@ class InfoBody(_Body):
     python: str
     runtimes: dict[str, str]
     engines: dict[str, str]
+    startup_seconds: dict[str, float]
     limits: dict[str, int]
 
 
