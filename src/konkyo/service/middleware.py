@@ -1,4 +1,4 @@
-"""Around every request: an id, a duration, and headers that keep the page to itself."""
+"""Around every request: an id, a duration, and what browsers are told."""
 
 from __future__ import annotations
 
@@ -9,21 +9,14 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from konkyo.service import logs
+from konkyo.service.browsers import Header, security_headers
 from konkyo.service.state import State
+from konkyo.service.tracing import active
 
 logger = logging.getLogger("konkyo.access")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-_POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-    b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_PAGE_HEADERS = [
-    (b"content-security-policy", _POLICY),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-cache"),  # ask each time, or an upgrade would mix old modules with new ones
-]
 
 
 class Observed:
@@ -33,6 +26,7 @@ class Observed:
         self._app = app
         self._http = state.metrics.http
         self._access_log = state.settings.access_log
+        self._tracing = state.tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -44,31 +38,52 @@ class Observed:
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = uuid.uuid4().hex.encode()
         scope["konkyo.request_id"] = request_id.decode()
-        path: str = scope["path"]
-        status = 500
+        status, sent = 500, 0
 
         async def send_observed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = message.setdefault("headers", [])
-                headers.append((b"x-request-id", request_id))
-                if path == "/" or path.startswith("/static/"):
-                    headers.extend(_PAGE_HEADERS)
+                headers.extend(own_headers(scope, headers))
+            sent += len(message.get("body", b""))
             await send(message)
 
+        token = logs.request_id.set(scope["konkyo.request_id"])
         try:
-            await self._app(scope, receive, send_observed)
+            with active(self._tracing.request(scope)) as span:
+                try:
+                    await self._app(scope, receive, send_observed)
+                finally:
+                    seconds = time.perf_counter() - started
+                    route = getattr(scope.get("route"), "path", None)
+                    method = scope["method"] if scope["method"] in METHODS else "other"
+                    self._http.labels(method, route or "unmatched", str(status)).observe(seconds)
+                    if self._access_log:
+                        _log(scope, method, route, status, seconds, sent)
+                    span.answered(method, route, status)
         finally:
-            seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", "unmatched")
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._http.labels(method, route, str(status)).observe(seconds)
-            if self._access_log:
-                logger.info(
-                    "%s %s %d %.1f ms %s", method, path, status, seconds * 1e3, scope["konkyo.request_id"]
-                )
+            logs.request_id.reset(token)
 
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+def _log(scope: Scope, method: str, route: str | None, status: int, seconds: float, sent: int) -> None:
+    path, milliseconds, identity = scope["path"], seconds * 1e3, scope["konkyo.request_id"]
+    fields = {
+        "method": method,
+        "path": path,
+        "route": route,
+        "status": status,
+        "ms": round(milliseconds, 3),
+        "bytes": sent,
+        "client": scope["client"][0] if scope.get("client") else None,
+    }
+    logger.info("%s %s %d %.1f ms %s", method, path, status, milliseconds, identity, extra={"fields": fields})
+
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Any word may be a method; the label must stay bounded."""
+
+
+def own_headers(scope: Scope, sent: list[Header]) -> list[Header]:
+    """What every answer carries beside the headers it has."""
+    return [(b"x-request-id", scope["konkyo.request_id"].encode()), *security_headers(scope, sent)]

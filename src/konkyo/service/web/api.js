@@ -1,21 +1,30 @@
 // What the page asks of the service; the only module that fetches.
 
+import { askForKey, keyHeaders } from "./key.js";
 import { events } from "./stream.js";
 
 export class ServiceError extends Error {}
 
-// A response that is well.
+// A response that is well. Where the service wants a key, a person is asked for it.
 async function ask(path, options) {
-  let response;
+  for (;;) {
+    const key = keyHeaders();
+    const response = await send(path, { ...options, headers: { ...options.headers, ...key } });
+    if (response.ok) return response;
+    const body = await read(response);
+    if (response.status === 403) throw new ServiceError(`The service refuses: ${body?.error?.message ?? "not with this key"}.`);
+    if (response.status !== 401) throw new ServiceError(body?.error?.message ?? `The service answered ${response.status}.`);
+    if (!(await askForKey(key.authorization))) throw new ServiceError("The service answers only with an API key.");
+  }
+}
+
+async function send(path, options) {
   try {
-    response = await fetch(path, options);
+    return await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServiceError("The service cannot be reached.");
   }
-  if (response.ok) return response;
-  const body = await read(response);
-  throw new ServiceError(body?.error?.message ?? `The service answered ${response.status}.`);
 }
 
 async function read(response) {

@@ -11,10 +11,11 @@ import { offerClasses, wireClassInput } from "./classes.js";
 import { wireReading } from "./draw.js";
 import { wireEdit } from "./edit.js";
 import { wireGiving } from "./giving.js";
+import { wireKey } from "./key.js";
 import { offerMethods } from "./methods.js";
 import { byId, fillSelect, markSample, showCard, showSamples } from "./panel.js";
 import { wireSaving } from "./saving.js";
-import { state } from "./state.js";
+import { say, state } from "./state.js";
 import { syncTools, wireTools } from "./tools.js";
 import { nameTruth } from "./truth.js";
 
@@ -98,8 +99,14 @@ async function start() {
   wireTools();
   wireReading();
   wireSaving();
+  wireKey({ given: () => begin().catch(complain), forgotten: () => { state.request?.abort(); say("The key is forgotten."); } });
   wireEdit({ ask, restore: () => { state.request?.abort(); show(state.plain); } });
   syncTools();
+  await begin();
+}
+
+async function begin() {
+  if (state.models.length) return;
   const [samples, models] = await Promise.all([listSamples().catch(() => []), listModels()]);
   Object.assign(state, { samples, models });
   if (!models.length) throw new ServiceError("The service has no model yet.");
