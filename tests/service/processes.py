@@ -28,6 +28,10 @@ class Process:
         self._log = log
         environment = {name: value for name, value in os.environ.items() if not name.startswith("KONKYO_")}
         environment |= {f"KONKYO_{name.upper()}": str(value) for name, value in settings.items()}
+        self.temporary = log.parent / "temporary"
+        """Where it puts what it needs for a while: one that is killed leaves it behind."""
+        self.temporary.mkdir(exist_ok=True)
+        environment["TMPDIR"] = str(self.temporary)
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, *program, "serve", "--port=0", "--engine=onnx", "--threads=1"],
@@ -39,25 +43,35 @@ class Process:
         assert self._process.stdout is not None
         readable, _, _ = select.select([self._process.stdout], [], [], 60)
         line = self._process.stdout.readline() if readable else "nothing"
-        found = re.fullmatch(r"Konkyo on http://127\.0\.0\.1:(\d+)\n", line)
+        found = re.fullmatch(r"Konkyo on (https?://127\.0\.0\.1:(\d+))\n", line)
         assert found, f"{line!r}; {self.log()}"
-        self.port = int(found[1])
+        self.address, self.port = found[1], int(found[2])
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
+    def workers(self) -> set[int]:
+        """Process ids of those that serve under it."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return {int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
     def log(self) -> str:
-        return self._log.read_text(errors="replace")[-3000:]
+        return self.whole_log()[-3000:]
+
+    def whole_log(self) -> str:
+        return self._log.read_text(errors="replace")
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
-        """Over a connection of its own."""
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] = PNG
+    ) -> tuple[int, Any]:
+        """Over a connection of its own; the headers go with a body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
-            connection.request(method, path, body, PNG if body else {})
+            connection.request(method, path, body, headers if body else {})
             response = connection.getresponse()
             return response.status, json.loads(response.read())
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -116,6 +117,23 @@ def test_a_caller_who_never_finishes_does_not_hold_the_exit(tmp_path: Path) -> N
         with half_sent(server):
             server.signal(signal.SIGTERM)
             assert server.exit_code() == 0, server.log()
+        assert "Traceback" not in server.log()
+
+
+def test_a_stream_that_is_cut_off_says_so(tmp_path: Path) -> None:
+    with process(tmp_path, drain_seconds=0, shutdown_seconds=1) as server:
+        server.ready()
+        with server.connect() as caller, caller.makefile("rb") as answer:
+            head = f"POST {EXPLAIN}?method=rise&masks=5000 HTTP/1.1\r\nhost: konkyo\r\n"
+            rest = f"accept: text/event-stream\r\ncontent-length: {len(FILES[1])}\r\n\r\n"
+            caller.sendall(f"{head}{rest}".encode() + FILES[1])
+            assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
+            server.signal(signal.SIGTERM)
+            events = answer.read().replace(b"\r", b"")
+        assert re.findall(rb"^event: (\w+)\n", events, re.M)[-1] == b"error"
+        assert json.loads(events.split(b"data: ")[-1].splitlines()[0])["error"]["code"] == "draining"
+        assert server.exit_code() == 0, server.log()
+        assert "Traceback" not in server.log()
 
 
 HANGS = """

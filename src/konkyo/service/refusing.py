@@ -1,0 +1,30 @@
+"""What is answered where too many requests are at work already: as little as can be, as fast as can be.
+
+A refusal by a full queue has been read, routed and checked before, a fifth of the work of a small answer; at
+twice what a server can do that work would be taken from the answers. This one is decided by the header.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+from starlette.types import Receive, Scope, Send
+
+from konkyo.errors import TooManyRequests
+
+_ERROR = TooManyRequests("as many requests as may be are at work")
+_BODY = json.dumps(_ERROR.body()).encode()
+_OIP_BODY = json.dumps({"error": _ERROR.message}).encode()
+_HEADERS = [
+    (b"content-type", b"application/json"),
+    *((name.encode(), value.encode()) for name, value in _ERROR.headers().items()),
+]
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """An ASGI application that answers every request with 429."""
+    body = _OIP_BODY if scope["path"].startswith("/v2/") else _BODY
+    own = [(b"content-length", b"%d" % len(body)), (b"x-request-id", uuid.uuid4().hex.encode())]
+    await send({"type": "http.response.start", "status": _ERROR.status, "headers": [*_HEADERS, *own]})
+    await send({"type": "http.response.body", "body": body})
