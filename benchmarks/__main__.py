@@ -1,5 +1,5 @@
 """``make bench``: goodput against the bare session and the bare endpoint, latency, start, memory,
-attention, explanations.
+attention, explanations, worker processes.
 
 Everything that is compared runs in turn, several rounds, and the median of the rounds' ratios
 counts: the machine's speed may drift, the ratio of neighbours does not.
@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks import attention, explanations, machine
+from benchmarks import attention, explanations, machine, worker_processes
+from benchmarks import startup as loading
 from benchmarks.load import Result, drive, request_bytes
 from konkyo.models.bundle import ONNX
 from konkyo.service.settings import ZOO
@@ -185,6 +186,7 @@ def main() -> None:
     print(f"{machine.describe()}; server on cores {sorted(on)}, client on {sorted(client)}; "
           f"{options.rounds} rounds of {options.seconds:g} s; median (least to most)")  # fmt: skip
     startup(options.rounds)
+    loading.run(options.rounds, report)
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder)
         for model in (SMALL, ATTENTION):
@@ -204,6 +206,8 @@ def main() -> None:
             with_map(server, options.rounds, options.seconds)
     attention.run(options.rounds, report)
     explanations.run(options.rounds, report)
+    bodies = {"32x32": jpegs(32), "512x512": jpegs(512)}
+    worker_processes.run(options.rounds, options.seconds, report, bodies)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ FILES = ("konkyo.models.card", "konkyo.models.bundle", "konkyo.models.neurons")
 
 MAY_KNOW = {
     "errors": (),
-    "imaging": ("konkyo.errors",),
+    "image_limits": ("konkyo.errors",),
+    "imaging": ("konkyo.errors", "konkyo.image_limits"),
     "models": ("konkyo.models", *SHARED),
     "export": ("konkyo.export", "konkyo.models", *SHARED),
     "converters": ("konkyo.converters", "konkyo.models", "konkyo.export", *SHARED),
@@ -56,6 +57,7 @@ HEAVY = {
 }
 WITHOUT_TORCH = (
     "errors",
+    "image_limits",
     "imaging",
     "models/card",
     "models/bundle",

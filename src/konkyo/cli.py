@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -314,12 +314,91 @@ def inspect(
 
 
 @app.command()
+def key(
+    name: Annotated[str, typer.Argument(help="who will have it; appears in audit records")],
+    scope: Annotated[list[str], typer.Option(help="what it is for, repeatable: predict, explain, admin")],
+    file: Annotated[Path | None, typer.Option(help="file of keys to append its hash to")] = None,
+) -> None:
+    """Make an API key: the key on stdout, this once; its hash goes into the file, or to stderr."""
+    from konkyo.service.keys import append_key, make_key
+
+    secret, made = make_key(name, scope)
+    if file is None:
+        typer.echo(made.line, err=True)
+    else:
+        append_key(file, made)
+    typer.echo(secret)
+
+
+@app.command()
 @options_from(Settings)
 def serve(**settings: Any) -> None:
     """Serve the bundles of a repository; every option is also a variable KONKYO_NAME."""
     from konkyo.service import server
 
     raise typer.Exit(server.serve(Settings(**settings)))
+
+
+_SCORING = (
+    *("repository", "engine", "device", "threads", "max_batch", "gradient_batch", "perturbation_batch"),
+    *("max_perturbations", "max_body_bytes", "max_buffered_bytes", "max_pixels", "max_render_pixels"),
+    *("workers", "log_level", "log_format"),
+)
+"""The settings that mean something without a server."""
+
+
+@app.command()
+@options_from(Settings, exclude=[name for name in Settings.model_fields if name not in _SCORING])
+def score(
+    images: Annotated[Path, typer.Argument(help="folder of images, with those below it")],
+    out: Annotated[Path, typer.Option(help="folder of the results, not among the images")],
+    bundle: Annotated[Path | None, typer.Option(help="folder of a version, .../NAME/VERSION")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="or NAME of the repository, its highest version, or NAME/VERSION"),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="maps too, as by :explain")] = False,
+    method: Annotated[str | None, typer.Option(help="explanation; default: the model's own")] = None,
+    maps: Annotated[
+        Literal["png", "npy", "none"] | None, typer.Option(help="how they are written; default: png")
+    ] = None,
+    overlay: Annotated[str | None, typer.Option(help="picture to write; default: none")] = None,
+    top_k: Annotated[int, typer.Option(help="classes listed, best first")] = 5,
+    parameter: Annotated[
+        list[str] | None, typer.Option(help="any other of :explain, NAME=VALUE, repeatable")
+    ] = None,
+    shards: Annotated[int, typer.Option(help="processes that share the images")] = 1,
+    shard: Annotated[int, typer.Option(help="which of them this is, from 0")] = 0,
+    **settings: Any,
+) -> None:
+    """Score a folder of images without a server: a line of JSON for each, and the maps as files.
+
+    Started again after whatever ended it, it goes on where it stopped. Exit code 75: a signal came, and
+    images are left.
+    """
+    from konkyo.service.scoring.orders import ENCODINGS, Orders, find_bundle, read_options
+    from konkyo.service.scoring.running import run
+
+    if (bundle is None) == (model is None):
+        raise ValueError("give --bundle or --model")
+    configured = Settings(**settings)
+    given = {"top_k": top_k, "method": method, "map": maps and ENCODINGS[maps], "overlay": overlay}
+    options = read_options(explain, given, parameter or ())
+    path = bundle.absolute() if bundle else find_bundle(configured.repository, str(model))
+    summary = run(Orders(images, out, path, options, shards, shard), configured)
+    typer.echo(summary)
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command()
+def health(
+    live: Annotated[bool, typer.Option("--live", help="ask whether it lives, not if it is ready")] = False,
+    seconds: Annotated[float, typer.Option(help="how long the answer may take")] = 4,
+) -> None:
+    """Ask the server on this machine, by the variables KONKYO_NAME it was started with: 0 if it is ready."""
+    from konkyo.service.health import ask_health
+
+    ask_health(Settings(), "/livez" if live else "/readyz", seconds)
 
 
 @app.command()

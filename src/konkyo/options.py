@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Optional, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -49,13 +49,16 @@ def options_from(model: type[BaseModel], *, exclude: Collection[str] = ()) -> Ca
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     required = field.is_required()
-    default = field.get_default(call_default_factory=True)
+    annotation, default = field.annotation, field.get_default(call_default_factory=True)
+    if get_origin(annotation) is tuple:  # of any length; to the command line a tuple is of one length
+        annotation = list[get_args(annotation)[0]]  # type: ignore[assignment,misc]
+    shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
     option = typer.Option(
-        help=field.description, show_default=False if required or default is None else str(default)
+        help=field.description, show_default=False if required or default is None else shown
     )
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=inspect.Parameter.empty if required else None,
-        annotation=Annotated[field.annotation if required else Optional[field.annotation], option],  # noqa: UP045
+        annotation=Annotated[annotation if required else Optional[annotation], option],  # noqa: UP045
     )

@@ -55,6 +55,10 @@ class FaultyEngine(FakeEngine):
         self.gate = Gate()
         self.fault: Fault | None = None
         self.batches: list[UInt8] = []
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def run(self, images: UInt8, targets: Int64, attention: Float32 | None = None) -> Outputs:
         self.gate.pass_through()

@@ -197,7 +197,8 @@ def one_model() -> Path:
 
 def zoo_settings(**changes: Any) -> Settings:
     """One thread on the CPU, and a shipped bundle unless told otherwise."""
-    return Settings(**{"threads": 1, "device": "cpu", "repository": one_model(), **changes})
+    given = {"threads": 1, "device": "cpu", "repository": one_model(), "parallel_loads": 1, **changes}
+    return Settings(**given)  # one load at a time, so that engines come in order
 
 
 def copy_bundle(bundle: Path, repository: Path, version: str = "1") -> Path:

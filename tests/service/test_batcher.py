@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 from faults import Clock, Gate
 
-from konkyo.errors import DeadlineExceeded, Draining, InferenceFailed, KonkyoError, NotReady, QueueFull
+from konkyo.errors import (
+    DeadlineExceeded,
+    DeadlineUnreachable,
+    Draining,
+    InferenceFailed,
+    KonkyoError,
+    NotReady,
+    QueueFull,
+)
 from konkyo.service.batcher import MAX_CELLS, Answer, Batcher, Execution
 from konkyo.service.engines.base import Float32, Int64, Outputs, UInt8
 
@@ -657,14 +665,17 @@ async def test_exactly_once_in_a_storm(desk: Desk, clock: Clock, seed: int) -> N
     ends = dict(zip(tasks, await outcomes(list(tasks.values())), strict=True))
     counts = Counter(end if isinstance(end, type) else "answer" for number, end in ends.items() if number > 0)
     assert counts.total() == 500
-    assert counts.keys() <= {"answer", QueueFull, DeadlineExceeded, InferenceFailed, asyncio.CancelledError}
+    assert counts.keys() <= {
+        *("answer", QueueFull, DeadlineExceeded, DeadlineUnreachable, InferenceFailed),
+        asyncio.CancelledError,
+    }
     assert min(counts[kind] for kind in ("answer", QueueFull, InferenceFailed, asyncio.CancelledError)) > 0
     assert all(end == max(number, 0) for number, end in ends.items() if not isinstance(end, type))
     for number, value in brought.items():  # its own edit, or none: the target, or −1 beside others
         if not isinstance(ends[number], type):
             assert tasks[number].result().maps[0, 0, 1] in ([1, -1] if value is None else [value])
     assert {number for number, end in ends.items() if end is InferenceFailed} <= poison
-    refused = {number for number, end in ends.items() if end is QueueFull}
+    refused = {number for number, end in ends.items() if end in (QueueFull, DeadlineUnreachable)}
     assert not (never | refused) & set(desk.engine.seen)
     good = [number for batch in desk.engine.batches for number in batch if number and not poison & set(batch)]
     assert len(good) == len(set(good))

@@ -206,10 +206,13 @@ async def test_the_card_says_what_a_model_takes(fake: Service) -> None:
 @on_module_loop
 async def test_the_description_names_the_parameter_and_the_original(fake: Service) -> None:
     document = (await fake.client.get("/openapi.json")).json()
-    parameters = document["paths"]["/v1/models/{model}:explain"]["post"]["parameters"]
-    (attention,) = [parameter for parameter in parameters if parameter["name"] == "attention"]
-    kinds = {option["type"] for option in attention["schema"]["anyOf"]}
-    assert kinds == {"string", "array", "null"}
+    operation = document["paths"]["/v1/models/{model}:explain"]["post"]
+    [attention] = [parameter for parameter in operation["parameters"] if parameter["name"] == "attention"]
+    assert attention["schema"] == {"type": "string"}  # also rows of numbers, in a query
+    content = operation["requestBody"]["content"]
+    assert content["multipart/form-data"]["schema"]["properties"]["attention"] == {"type": "string"}
+    parameters = content["application/json"]["schema"]["properties"]["parameters"]["anyOf"][0]["properties"]
+    assert {option["type"] for option in parameters["attention"]["anyOf"]} == {"string", "array", "null"}
     assert "original" in document["components"]["schemas"]["Explained"]["properties"]
     assert document["components"]["schemas"]["Original"]["required"] == [
         "label", "index", "score", "top_k", "explanation",

@@ -549,7 +549,8 @@ def working(server: Process) -> int:
 
 
 def test_a_real_server_streams_polls_and_ends(tmp_path: Path) -> None:
-    with process(tmp_path, drain_seconds=0, shutdown_seconds=1, max_perturbations=200_000) as server:
+    limits = {"max_perturbations": 200_000, "long_work_capacity": 300_000}
+    with process(tmp_path, drain_seconds=0, shutdown_seconds=1, **limits) as server:
         server.ready()
         with streaming(server, masks=100_000) as lines:
             read = (json.loads(line[6:]) for line in lines if line.startswith("data: "))

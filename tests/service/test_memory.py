@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 from faults import Clock, broken, until
 from processes import Process, process
-from services import EXPLAIN, FILES, PREDICT, Caller, Service, ask, hold, right, serving, zoo_settings
+from services import EXPLAIN, FILES, NAME, PREDICT, Caller, Service, ask, hold, right, serving, zoo_settings
 
 from konkyo.errors import Overloaded
+from konkyo.imaging import decoding_bytes, open_image
 from konkyo.service.budget import MemoryBudget
 from konkyo.service.engines.base import Outputs, UInt8
 
 IMAGE_TYPE = ("content-type", "image/png")
-DECODED = 32 * 32 * 3
+DECODED = decoding_bytes(open_image(FILES[0]))
 MEBIBYTE = 2**20
 
 
@@ -303,6 +304,10 @@ def test_bombs_do_not_grow_the_process(tmp_path: Path) -> None:
                 assert (answer, body["error"]["code"]) == (status, "image_too_large")
         for trick in tricks:
             assert server.request("POST", EXPLAIN, trick)[0] in (200, 400)
+        for path in (EXPLAIN, f"/v2/models/{NAME}/infer"):
+            for _ in range(5):
+                answer, _ = server.request("POST", path, zeros, {"content-encoding": "deflate"})
+                assert answer == 413
         sent, refusal = _flood(server)
         assert sent >= 20 * MEBIBYTE
         assert refusal[:12] in (b"HTTP/1.1 413", b"")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import io
-import socket
+from pathlib import Path
 from typing import get_args
 
 import httpx
 import numpy as np
-import pytest
 from faults import broken, until
 from PIL import Image
+from processes import process
 from prometheus_client.parser import text_string_to_metric_families
-from services import Caller, Service, pictures, serving, zoo_settings
+from services import Caller, Service, one_model, pictures, serving, zoo_settings
 
 from konkyo.service.metrics import Outcome
 
@@ -159,20 +159,17 @@ async def test_the_exposition_can_be_read() -> None:
         assert response.headers["content-type"].startswith("text/plain")
         names = {family.name for family in text_string_to_metric_families(response.text)}
         assert "konkyo_requests" in names
-        assert all(name.startswith("konkyo_") for name in names)
+        assert "process_resident_memory_bytes" in names
+        assert all(name.startswith(("konkyo_", "process_")) for name in names)
 
 
-async def test_metrics_on_a_port_of_their_own() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    async with serving(zoo_settings(metrics_port=port)) as service:
-        assert (await service.client.get("/metrics")).status_code == 404
-        async with httpx.AsyncClient(trust_env=False) as outside:
-            response = await outside.get(f"http://127.0.0.1:{port}/metrics")
+def test_metrics_on_a_port_of_their_own(tmp_path: Path, free_port: int) -> None:
+    with process(tmp_path, repository=one_model(), metrics_port=free_port) as server:
+        server.ready()
+        assert server.request("GET", "/metrics")[0] == 404
+        response = httpx.get(f"http://127.0.0.1:{free_port}/metrics", trust_env=False)
         assert response.status_code == 200
         assert 'konkyo_model_ready{model="gcm-cifar10",version="1"} 1.0' in response.text
-    with pytest.raises(ConnectionRefusedError):  # and it goes with the application
-        socket.create_connection(("127.0.0.1", port))
 
 
 async def test_what_is_refused_before_there_is_an_image_is_counted() -> None:

@@ -42,6 +42,7 @@ async def test_a_full_queue_answers_429_to_exactly_those_over_it(path: str) -> N
         assert service.count("requests_total", kind=kind, outcome="success") == 7
         assert service.count("requests_total", kind=kind, outcome="rejected") == 5
         assert service.count("rejected_total", reason="queue_full") == 5
+        assert service.count("input_pixels_count") == 7  # nothing of those refused was even opened
         assert service.count("queue_depth", kind=kind) == 0
         assert not any(service.engine.saw(image) for image in IMAGES[7:12])
 

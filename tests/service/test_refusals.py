@@ -153,7 +153,8 @@ REQUESTS: dict[str, tuple[int, str, dict[str, Any]]] = {
         "body_too_large",
         {"content": b"\0" * 400_001, "headers": {"content-length": "5"}},
     ),
-    "gzip": (415, "unsupported_media_type", {"content": PNG, "headers": {"content-encoding": "gzip"}}),
+    "brotli": (415, "unsupported_media_type", {"content": PNG, "headers": {"content-encoding": "br"}}),
+    "gzip that is none": (400, "invalid_request", {"content": PNG, "headers": {"content-encoding": "gzip"}}),
     "text": (415, "unsupported_media_type", {"content": PNG, "headers": {"content-type": "text/plain"}}),
     "video": (415, "unsupported_media_type", {"content": PNG, "headers": {"content-type": "video/mp4"}}),
     "no image": (415, "unsupported_image", {"content": b"hello"}),
@@ -358,6 +359,20 @@ async def test_what_is_not_there(service: Service, method: str, path: str, statu
 
 
 # What is wrong with the service
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/jobs/0", "DELETE, GET"),  # of two routes
+        ("/v1/models", "GET"),
+        (EXPLAIN, "POST"),
+        ("/static/app.js", "GET, HEAD"),
+    ],
+)
+async def test_what_is_not_allowed_says_what_is(service: Service, path: str, allowed: str) -> None:
+    response = await service.client.put(path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
 
 
 async def test_too_much_at_once(service: Service) -> None:

@@ -7,6 +7,7 @@ Promises, each held by a test:
 
 - every caller gets its own answer, or one error, exactly once;
 - a full queue refuses at once, and a place is free again as soon as its caller leaves;
+- who could not be answered before his deadline, as far as batches were measured, is refused at once;
 - who has cancelled or is overdue costs no compute;
 - edited maps of one batch are of one size, and its images times its targets are bounded where that is
   what takes the memory; who does not fit waits for a next batch, the first in the queue never does;
@@ -18,6 +19,8 @@ Promises, each held by a test:
 from __future__ import annotations
 
 import asyncio
+import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Executor
@@ -26,9 +29,19 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from konkyo.errors import DeadlineExceeded, Draining, InferenceFailed, KonkyoError, NotReady, QueueFull
+from konkyo.errors import (
+    DeadlineExceeded,
+    DeadlineUnreachable,
+    Draining,
+    InferenceFailed,
+    KonkyoError,
+    NotReady,
+    QueueFull,
+)
 from konkyo.imaging import UInt8
+from konkyo.service import tracing
 from konkyo.service.engines.base import Float32, Int64, Outputs
+from konkyo.service.pace import Pace
 
 MAX_CELLS = 4 * 1024**2
 """Cells of the edited maps of a batch, 16 MiB; larger ones make smaller batches."""
@@ -69,6 +82,7 @@ class _Item:
     deadline: float | None
     future: asyncio.Future[Answer]
     arrived: float
+    span: tracing.Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +107,8 @@ class Batcher:
         executor: where the engine runs.
         map_per_target: M = K, as for class-specific explanations.
         stage: what its time is spent on.
+        attributes: of its batches in traces.
+        hang_seconds: a batch that takes longer hangs.
         on_execution: called after every forward pass.
     """
 
@@ -107,6 +123,8 @@ class Batcher:
         executor: Executor,
         map_per_target: bool = True,
         stage: Stage = "forward",
+        attributes: tracing.Attributes = tracing.NO_ATTRIBUTES,
+        hang_seconds: float = math.inf,
         on_execution: Callable[[Execution], None] = lambda execution: None,
     ) -> None:
         self._engine = engine
@@ -117,7 +135,12 @@ class Batcher:
         self._executor = executor
         self._map_per_target = map_per_target
         self._stage = stage
+        self._attributes = attributes
+        self._hang_seconds = hang_seconds
+        self._began: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._on_execution = on_execution
+        self._pace = Pace(max_batch)
         self._waiting: dict[_Item, None] = {}  # a queue from which any item can leave at once
         self._running: list[_Item] = []
         self._arrived = asyncio.Event()
@@ -128,7 +151,8 @@ class Batcher:
 
     def start(self) -> None:
         """Begin to serve; call from the event loop."""
-        self._task = asyncio.get_running_loop().create_task(self._serve(), name="batcher")
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._serve(), name="batcher")
 
     @property
     def alive(self) -> bool:
@@ -136,9 +160,34 @@ class Batcher:
         return self._task is not None and not self._task.done()
 
     @property
+    def hangs(self) -> bool:
+        """Whether a batch has been at work for too long; it may yet end. Can be asked from any thread."""
+        began, loop = self._began, self._loop
+        return began is not None and loop is not None and loop.time() - began > self._hang_seconds
+
+    @property
     def depth(self) -> int:
         """Requests waiting now."""
         return len(self._waiting)
+
+    def check(self, deadline: float | None = None) -> None:
+        """Whether one more is taken now, to be asked before it costs anything.
+
+        Raises:
+            QueueFull, DeadlineUnreachable, DeadlineExceeded, NotReady, Draining: it is not.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._closing:
+            raise Draining("the model is being closed")
+        if not self.alive:
+            raise NotReady("the queue of this model has stopped")
+        if deadline is not None and deadline <= now:
+            raise DeadlineExceeded("the deadline passed before the request was queued")
+        if len(self._waiting) >= self.capacity:
+            wait = self._pace.wait(len(self._waiting))
+            raise QueueFull(f"{self.capacity} requests wait already", wait=wait, capacity=self.capacity)
+        if deadline is not None and self._waiting:  # with nobody ahead, the deadline itself will tell
+            self._refuse_if_late(deadline - now)
 
     async def submit(
         self,
@@ -157,20 +206,14 @@ class Batcher:
             deadline: in the event loop's time.
 
         Raises:
-            QueueFull, NotReady, Draining: refused at once; nothing was done.
+            QueueFull, DeadlineUnreachable, NotReady, Draining: refused at once; nothing was done.
             DeadlineExceeded: the deadline came before the answer.
             InferenceFailed: the engine failed on this item.
         """
+        self.check(deadline)
         loop = asyncio.get_running_loop()
-        if self._closing:
-            raise Draining("the service is shutting down")
-        if not self.alive:
-            raise NotReady("the queue of this model has stopped")
-        if deadline is not None and deadline <= loop.time():
-            raise DeadlineExceeded("the deadline passed before the request was queued")
-        if len(self._waiting) >= self.capacity:
-            raise QueueFull(f"{self.capacity} requests wait already", capacity=self.capacity)
-        item = _Item(image, targets, attention, deadline, loop.create_future(), loop.time())
+        span = tracing.current().queued()
+        item = _Item(image, targets, attention, deadline, loop.create_future(), loop.time(), span)
         self._waiting[item] = None
         self._arrived.set()
         try:
@@ -182,6 +225,7 @@ class Batcher:
             raise DeadlineExceeded("the deadline passed before the answer was there") from None
         finally:
             self._waiting.pop(item, None)
+            span.end(sys.exception())
 
     async def close(self, patience: float | None = None) -> None:
         """Take nothing new, finish what was accepted, stop.
@@ -211,9 +255,7 @@ class Batcher:
             for item in (*self._running, *self._waiting):
                 _fail(
                     item,
-                    Draining("the service is shutting down")
-                    if self._closing
-                    else NotReady("the queue stopped"),
+                    Draining("the model is being closed") if self._closing else NotReady("the queue stopped"),
                 )
             self._waiting.clear()
 
@@ -242,18 +284,36 @@ class Batcher:
             self._arrived.clear()
         return batch
 
+    def _refuse_if_late(self, seconds: float) -> None:
+        waiting = len(self._waiting)
+        wait = self._pace.wait(waiting + 1)
+        if wait > seconds:
+            raise DeadlineUnreachable(
+                f"{waiting} requests wait already: the answer would take {wait * 1e3:.0f} ms, "
+                f"and the deadline is in {seconds * 1e3:.0f} ms",
+                wait=wait - seconds,
+                waiting=waiting,
+            )
+
     def _too_many(self, width: int, size: int) -> bool:
         return self._max_maps is not None and size > 1 and width * size > self._max_maps
 
     async def _run(self, batch: list[_Item]) -> None:
         loop = asyncio.get_running_loop()
-        taken = loop.time()
+        taken = self._began = loop.time()
+        attributes = {**self._attributes, "konkyo.batch.size": len(batch)}
+        span = tracing.batched([item.span for item in batch], self._stage, attributes)
         try:
             outputs, seconds = await loop.run_in_executor(self._executor, self._forward, batch)
         except Exception as error:
+            self._began = None
+            span.end(error)
             await self._isolate(batch, error)
             return
+        span.end()
+        self._began = None
         self.failing = False
+        self._pace.add(len(batch), seconds)
         self._on_execution(Execution(len(batch), seconds))
         for position, item in enumerate(batch):
             if not item.future.done():

@@ -21,6 +21,7 @@ from konkyo.errors import Draining, KonkyoError, TooManyJobs, UnknownJob
 from konkyo.service.budget import MemoryBudget
 from konkyo.service.metrics import Metrics
 from konkyo.service.settings import Settings
+from konkyo.service.tracing import span_apart
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class Jobs:
         self._known: dict[str, Job] = {}
         self._kept: dict[str, tuple[int, asyncio.TimerHandle]] = {}  # oldest first: bytes, and the expiry
         self._closing = False
-        metrics.jobs.set_function(lambda: len(self._working))
+        metrics.watch(metrics.jobs, lambda: len(self._working))
 
     async def start(self, job: Job, work: Work, *, keep: bool) -> None:
         """Begin a job, and wait until it has begun.
@@ -147,7 +148,7 @@ class Jobs:
         """
         with self._metrics.counting(job.model, KIND):
             self._refuse()
-        task = asyncio.get_running_loop().create_task(work(job), name=f"job-{job.id}")
+        task = asyncio.get_running_loop().create_task(_traced(job, work), name=f"job-{job.id}")
         self._working[job] = task
         if keep:
             self._known[job.id] = job
@@ -226,3 +227,10 @@ class Jobs:
         timer.cancel()
         self._budget.release(size)
         del self._known[identity]
+
+
+async def _traced(job: Job, work: Work) -> Body:
+    """Do the work in a trace of its own, which may be longer than that of the request."""
+    attributes = {f"konkyo.{name}": value for name, value in job.model.items()}
+    with span_apart("job", {**attributes, "konkyo.method": job.method}):  # not its id, which opens its result
+        return await work(job)

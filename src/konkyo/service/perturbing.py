@@ -29,6 +29,7 @@ from konkyo.service.model import Model
 from konkyo.service.pipeline import Pipeline
 from konkyo.service.question import Plan, Question, make_plan
 from konkyo.service.settings import Settings
+from konkyo.service.tracing import span, span_together
 
 MAKING_BYTES, SUM_BYTES = 48, 8
 """Bytes a pixel of the input: of the image, what is under it and a mask in float32 while perturbed
@@ -51,13 +52,19 @@ class Perturbing:
         """
 
         async def run(job: Job) -> Body:
-            try:
-                async with asyncio.timeout_at(question.deadline):
-                    return await self._explain(job, model, question)
-            except TimeoutError:
-                raise DeadlineExceeded("the deadline passed before the explanation was complete") from None
+            with model.hold():  # a job outlives the request that holds the model
+                async with self._pipeline.audit.recording(model, question) as record:
+                    record.body = await self._within_deadline(job, model, question)
+                    return record.body
 
         return run
+
+    async def _within_deadline(self, job: Job, model: Model, question: Question) -> Body:
+        try:
+            async with asyncio.timeout_at(question.deadline):
+                return await self._explain(job, model, question)
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the explanation was complete") from None
 
     async def _explain(self, job: Job, model: Model, question: Question) -> Body:
         options, card = question.options, model.bundle.card
@@ -76,18 +83,20 @@ class Perturbing:
         size = min(self._settings.perturbation_batch, self._settings.queue_capacity)
         pixels = card.input.height * card.input.width
         memory = pixels * (MAKING_BYTES + 3 * size + SUM_BYTES * (len(plan.targets) + 1))
-        with self._budget.hold(len(question.data) + memory):
+        long = self._pipeline.admission.long
+        with long.hold_parts(images) as parts, self._budget.hold(question.nbytes + memory):
             async with self._pipeline.prepare(model, question, plan) as seen:
                 explanation = kind(seen.pixels, plan.targets, parameters)
                 job.begin(explanation.total)
                 steps = _Steps(self._pipeline, batcher, self._turn(batcher), explanation, size)
                 while explanation.done < explanation.total:
-                    await steps.next()
+                    parts.done(await steps.next())
                     interim = None
                     if options.interim and explanation.done < explanation.total:
                         interim = await self._interim(model, question, plan, seen, steps.answer())
                     job.progress(explanation.done, interim)
-                return (await self._pipeline.render(model, question, plan, seen, [steps.answer()])).body
+                with span("render"):
+                    return (await self._pipeline.render(model, question, plan, seen, [steps.answer()])).body
 
     async def _interim(
         self, model: Model, question: Question, plan: Plan, seen: Prepared, answer: Answer
@@ -115,19 +124,21 @@ class _Steps:
         self._work = size * math.prod(explanation.image.shape[:2])
         self._queue_seconds = self._forward_seconds = self._explain_seconds = 0.0
 
-    async def next(self) -> None:
-        """Ask about the next batch."""
+    async def next(self) -> int:
+        """Ask about the next batch; returns how many images it had."""
         offload, began = self._pipeline.offload, time.perf_counter()
         images = await offload(self._work, self._explanation.take, self._size)
         made = time.perf_counter()
         async with self._turn:
-            given = await _submit(self._batcher, images)
+            with span_together("step", {"konkyo.batch.size": len(images)}):
+                given = await _submit(self._batcher, images)
         answered = time.perf_counter()
         logits = np.stack([answer.logits for answer in given])
         await offload(self._work, self._explanation.feed, logits)
         self._queue_seconds += max(answer.queue_seconds for answer in given)
         self._forward_seconds += sum(answer.forward_seconds / answer.batch_size for answer in given)
         self._explain_seconds += made - began + time.perf_counter() - answered
+        return len(images)
 
     def answer(self) -> Answer:
         """By what is done, as if one pass had given it."""

@@ -7,6 +7,8 @@ from typing import cast
 
 from starlette.requests import Request
 
+from konkyo.service.access import Access
+from konkyo.service.audit import Audit
 from konkyo.service.budget import MemoryBudget
 from konkyo.service.jobs import Jobs
 from konkyo.service.metrics import Metrics
@@ -14,11 +16,17 @@ from konkyo.service.perturbing import Perturbing
 from konkyo.service.pipeline import Pipeline
 from konkyo.service.repository import Repository
 from konkyo.service.settings import Settings
+from konkyo.service.startup import Startup
+from konkyo.service.tracing import Tracing
 
 
 @dataclass
 class State:
-    """The parts of one application. ``draining``: SIGTERM has come; finish, and take no more soon."""
+    """The parts of one application.
+
+    ``draining``: SIGTERM has come; finish, and take no more soon. ``others_ready``: whether whoever accepts
+    connections at the same address is ready, too.
+    """
 
     settings: Settings
     metrics: Metrics
@@ -27,7 +35,12 @@ class State:
     pipeline: Pipeline
     perturbing: Perturbing
     jobs: Jobs
+    access: Access
+    audit: Audit
+    tracing: Tracing
+    startup: Startup
     draining: bool = False
+    others_ready: bool = True
 
 
 def state_of(request: Request) -> State:

@@ -10,7 +10,8 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
-from konkyo.errors import Draining, InvalidParameter, KonkyoError
+from konkyo.errors import Draining, InvalidParameter, KonkyoError, NotAcceptable
+from konkyo.service.access import REFUSALS, needs
 from konkyo.service.http import Parsed, cancel_on_disconnect
 from konkyo.service.jobs import KIND, Job, Jobs
 from konkyo.service.long_options import LongOptions
@@ -19,22 +20,22 @@ from konkyo.service.question import Question
 from konkyo.service.schemas import ErrorBody, JobBody
 from konkyo.service.state import request_id, state_of
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], dependencies=[needs("explain")])
 
 KEEP_ALIVE_SECONDS = 15
 """Without a word for so long, proxies may close a stream."""
 
 JobId = Annotated[str, Path(description="id of the job, as in the answer that began it")]
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody}}
+_ERRORS: dict[int | str, dict[str, Any]] = {**REFUSALS, 404: {"model": ErrorBody}}
 
 
-@router.get("/v1/jobs/{job}", response_model=JobBody, responses=_NOT_FOUND)
+@router.get("/v1/jobs/{job}", response_model=JobBody, responses=_ERRORS)
 async def get_job(request: Request, job: JobId) -> Response:
     """How far a job is, and its result once it is done."""
     return _answer(state_of(request).jobs.find(job))
 
 
-@router.delete("/v1/jobs/{job}", response_model=JobBody, responses=_NOT_FOUND)
+@router.delete("/v1/jobs/{job}", response_model=JobBody, responses=_ERRORS)
 async def delete_job(request: Request, job: JobId) -> Response:
     """Cancel a job that is at work; forget one that has ended."""
     jobs = state_of(request).jobs
@@ -53,6 +54,7 @@ async def explain_long(
 
     Raises:
         InvalidParameter: several images, a picture or an edit.
+        NotAcceptable: a job is wanted, and there are several processes.
         TooManyJobs, Draining: refused; nothing was done.
         KonkyoError: whatever else is found before the work begins.
     """
@@ -61,6 +63,11 @@ async def explain_long(
         if state.draining:
             raise Draining("the service is shutting down")
         streams = _wants_events(request)
+        if not streams and state.settings.processes > 1:
+            raise NotAcceptable(
+                "the server has several processes, and a job would be found in one of them only; accept "
+                "text/event-stream"
+            )
         image = _image(parsed, options, streams)
     deadline = arrived + options.deadline_ms / 1e3 if options.deadline_ms else None
     question = Question(request_id(request), image, options, deadline=deadline)

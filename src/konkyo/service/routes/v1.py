@@ -12,9 +12,11 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic_core import to_json
 
 from konkyo.errors import InvalidParameter, KonkyoError
+from konkyo.service.access import REFUSALS, needs
 from konkyo.service.attention import read_attention
+from konkyo.service.body import read_body
 from konkyo.service.engines.base import Float32
-from konkyo.service.http import Parsed, cancel_on_disconnect, parse, read_body, validate
+from konkyo.service.http import Parsed, cancel_on_disconnect, parse, validate
 from konkyo.service.long_options import LONG_OPTIONS, LongOptions, options_for
 from konkyo.service.methods import Method
 from konkyo.service.model import Model
@@ -53,10 +55,16 @@ def _query(options: type[PredictOptions], by_method: Mapping[str, type[PredictOp
                 said = f"{method}: {schema.pop('description')}" + (f"; default {default}" if default else "")
                 known = properties.setdefault(name, {**schema, "description": ""})
                 known["description"] = f"{known['description']}. {said}".removeprefix(". ")
-    return [
+    found = [
         {"name": name, "in": "query", "description": schema.pop("description", ""), "schema": schema}
         for name, schema in properties.items()
     ]
+    for (
+        parameter
+    ) in found:  # lists are texts here: of words with commas between, or of rows of numbers in JSON
+        if parameter["name"] in ("targets", "attention"):
+            parameter["schema"] = {"type": "string"}
+    return found
 
 
 def _openapi(
@@ -69,6 +77,7 @@ def _openapi(
         by_method: of the methods that take others beside them.
     """
     schemas = [kind.model_json_schema() for kind in (options, *by_method.values())]
+    parameters = _query(options, by_method)
     image = {"schema": {"type": "string", "format": "binary"}}
     instance = {
         "type": "object",
@@ -87,13 +96,22 @@ def _openapi(
             "schema": {
                 "type": "object",
                 "required": ["image"],
-                "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                "additionalProperties": False,
+                "properties": {
+                    "image": {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "string", "format": "binary"},
+                    },
+                    **{parameter["name"]: parameter["schema"] for parameter in parameters},
+                },
             }
         },
         "application/json": {
             "schema": {
                 "type": "object",
                 "required": ["instances"],
+                "additionalProperties": False,
                 "properties": {
                     "instances": {"type": "array", "minItems": 1, "items": instance},
                     "parameters": {"anyOf": schemas},
@@ -101,19 +119,20 @@ def _openapi(
             }
         },
     }
-    return {"parameters": _query(options, by_method), "requestBody": {"required": True, "content": content}}
+    return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorBody} for status in statuses}
 
 
-_ANSWER_ERRORS = _errors(400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+_ANSWER_ERRORS = {**REFUSALS, **_errors(400, 404, 406, 408, 413, 414, 415, 422, 429, 431, 500, 503, 504)}
 
 _PREDICT: dict[str, Any] = {
     "response_model": Prediction | Predictions,
     "responses": _ANSWER_ERRORS,
     "openapi_extra": _openapi(PredictOptions),
+    "dependencies": [needs("predict")],
 }
 _EXPLAIN: dict[str, Any] = {
     "response_model": Explained | Explanations,
@@ -123,7 +142,10 @@ _EXPLAIN: dict[str, Any] = {
         **_ANSWER_ERRORS,
     },
     "openapi_extra": _openapi(ExplainOptions, LONG_OPTIONS),
+    "dependencies": [needs("explain")],
 }
+_LOOK: dict[str, Any] = {"dependencies": [needs()], "responses": REFUSALS}
+_LOOK_AT_ONE: dict[str, Any] = {**_LOOK, "responses": {**REFUSALS, **_errors(404)}}
 
 
 @router.post("/v1/models/{model}:predict", **_PREDICT)
@@ -150,7 +172,7 @@ async def explain_version(request: Request, model: ModelName, version: Version) 
     return await _answer(request, model, version, ExplainOptions)
 
 
-@router.get("/v1/models", response_model=ModelList)
+@router.get("/v1/models", response_model=ModelList, **_LOOK)
 async def list_models(request: Request) -> dict[str, Any]:
     """Every model with its versions."""
     repository = state_of(request).repository
@@ -166,18 +188,19 @@ async def list_models(request: Request) -> dict[str, Any]:
                 "state": default.state,
                 "methods": default.methods.names() if ready else [],
                 "default_method": default.methods.default.name if ready else None,
+                "problems": repository.failures(name),
             }
         )
     return {"models": models}
 
 
-@router.get("/v1/models/{model}", response_model=ModelDetail, responses=_errors(404))
+@router.get("/v1/models/{model}", response_model=ModelDetail, **_LOOK_AT_ONE)
 async def get_model(request: Request, model: ModelName) -> dict[str, Any]:
     """The card and the state of a model's default version."""
     return _detail(state_of(request).repository.find(model))
 
 
-@router.get("/v1/models/{model}/versions/{version}", response_model=ModelDetail, responses=_errors(404))
+@router.get("/v1/models/{model}/versions/{version}", response_model=ModelDetail, **_LOOK_AT_ONE)
 async def get_version(request: Request, model: ModelName, version: Version) -> dict[str, Any]:
     """The card and the state of a version."""
     return _detail(state_of(request).repository.find(model, version))
@@ -191,6 +214,7 @@ def _detail(model: Model) -> dict[str, Any]:
         "state": model.state,
         "ready": ready and not model.problems(),
         "failure": model.failure,
+        "load_seconds": model.load_seconds,
         "digest": model.bundle.digest if ready else None,
         "engine": model.engine.name if ready else None,
         "device": model.engine.device if ready else None,
@@ -207,12 +231,12 @@ def _method(method: Method) -> dict[str, Any]:
 async def _answer(request: Request, name: str, version: str | None, kind: type[PredictOptions]) -> Response:
     state = state_of(request)
     arrived = asyncio.get_running_loop().time()
-    model = state.repository.find(name, version)
     explains = kind is ExplainOptions
     async with AsyncExitStack() as stack:
+        model = stack.enter_context(state.repository.use(name, version))
         with state.metrics.counting(model.labels, "explain" if explains else "predict"):
             body = await stack.enter_async_context(read_body(request, state.settings, state.budget))
-            parsed = await parse(request, body, state.settings)
+            parsed = await parse(request, body, state.settings, state.budget)
             options = validate(options_for(parsed.parameters) if explains else kind, parsed.parameters)
             picture, attention = None, None
             if isinstance(options, ExplainOptions) and not isinstance(options, LongOptions):
@@ -225,28 +249,28 @@ async def _answer(request: Request, name: str, version: str | None, kind: type[P
         milliseconds = options.deadline_ms or state.settings.default_deadline_ms
         deadline = arrived + milliseconds / 1e3 if milliseconds else None
 
-        def ask(image: bytes | KonkyoError, identity: str) -> Awaitable[Answered]:
+        def ask(image: bytes | KonkyoError, identity: str, item: int) -> Awaitable[Answered]:
             if isinstance(image, KonkyoError):
                 raise image
             return state.pipeline.answer(
-                model, Question(identity, image, options, picture, attention, deadline)
+                model, Question(identity, image, options, picture, attention, deadline, item=item)
             )
 
-        async def ask_alone(image: bytes | KonkyoError, identity: str) -> dict[str, Any]:
+        async def ask_alone(image: bytes | KonkyoError, identity: str, item: int) -> dict[str, Any]:
             """One of several images: its error is its own answer."""
             try:
-                return (await ask(image, identity)).body
+                return (await ask(image, identity, item)).body
             except KonkyoError as error:
                 return error.body()
 
         identity = request_id(request)
         with cancel_on_disconnect(request):
             if not parsed.many:
-                answered = await ask(parsed.images[0], identity)
+                answered = await ask(parsed.images[0], identity, 0)
                 with state.metrics.stage.labels(stage="encode").time():
                     return _respond(model, answered, picture)
             bodies = await asyncio.gather(
-                *(ask_alone(image, f"{identity}-{index}") for index, image in enumerate(parsed.images))
+                *(ask_alone(image, f"{identity}-{index}", index) for index, image in enumerate(parsed.images))
             )
     key = "explanations" if explains else "predictions"
     with state.metrics.stage.labels(stage="encode").time():
