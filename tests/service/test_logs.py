@@ -20,11 +20,11 @@ from collector import collecting
 from faults import broken
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import process
 from services import EXPLAIN, FILES, NAME, PNG, PREDICT, Caller, serving, zoo_settings
 
 from konkyo.service import logs
 from konkyo.service.logs import TEXT, JsonFormatter, TextFormatter
-from processes import process
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 from collector import Collector, Received, collecting, values
 from faults import broken, until
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
+from processes import process
 from pydantic import ValidationError
 from services import (
     EXPLAIN,
@@ -36,7 +37,6 @@ from services import (
 
 from konkyo.service import otel
 from konkyo.service.tracing import NOTHING, Off, current, make_tracing
-from processes import process
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"  # of the W3C's own examples
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
