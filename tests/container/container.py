@@ -59,7 +59,7 @@ class Image:
     def _command(self, command: tuple[str, ...], settings: dict[str, object], scratch: bool) -> list[str]:
         script = "set -e" + READ_ONLY + (SCRATCH if scratch else "") + 'exec chroot "$0" "$@"'
         return [
-            *("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child"),
+            *("unshare", "--mount", "--propagation=private", "--pid", "--fork"),
             *("sh", "-c", script, str(self.root)),
             *self._as_user(command, settings),
         ]
@@ -93,10 +93,19 @@ class Image:
                 print(log.read().decode(errors="replace"))
                 raise
             finally:
-                process.kill()  # the first process of the container goes with it, and all others with that
+                for first in _children(process):  # it does not go with its parent: it has changed its user
+                    os.kill(first, signal.SIGKILL)
+                process.kill()
                 process.wait(PATIENCE)
                 assert process.stdout is not None
                 process.stdout.close()
+
+
+def _children(process: subprocess.Popen[str]) -> list[int]:
+    """The first process of the container, while there is one."""
+    if process.poll() is not None:
+        return []
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
 class Server:
@@ -111,8 +120,7 @@ class Server:
         assert found, line
         self.port = int(found[2])
         self.address = f"{found[1]}://127.0.0.1:{self.port}"
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        self._first = int(children[0])
+        [self._first] = _children(process)
 
     def run(self, *command: str) -> tuple[int, str]:
         """A program beside the server, with its settings, as a probe is run."""
