@@ -17,9 +17,6 @@ LEVELS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 SHORT_LEVELS = (0.5, 1.0, 2.0)
 GOODPUT = 0.9
 REFUSED_SECONDS = 0.5
-SLACK = 3
-"""By which a short run is more patient: it shares its machine with whatever else a build does."""
-
 BATCH, QUEUE = 16, 64
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -66,7 +63,6 @@ def _case(
     deadline = settings.get("default_deadline_ms")
     # Whoever is accepted waits for a full queue and the batches under way, of either kind.
     longest = deadline / 1e3 + 0.1 if deadline else 1.5 * (2 * QUEUE + 2 * BATCH) / capacity + 0.25
-    slack = SLACK if context.short else 1
     found["longest_p99_s"] = round(longest, 2)
     for level, load in loads.items():
         where = f"{verbs} at {level} of {capacity:.1f}/s: {_figures(load)}"
@@ -76,12 +72,13 @@ def _case(
         context.hold(
             all("retry-after" in answer.headers for answer in load.of(429)), f"no Retry-After; {where}"
         )
-        context.hold(quantile(_seconds(load, 200), 0.99) <= slack * longest, f"accepted too late; {where}")
-        context.hold(
-            quantile(_seconds(load, 429), 0.99) <= slack * REFUSED_SECONDS, f"refused too late; {where}"
-        )
+        if context.short:  # it may share its machine, so only what is counted decides
+            continue
+        context.hold(quantile(_seconds(load, 200), 0.99) <= longest, f"accepted too late; {where}")
+        context.hold(quantile(_seconds(load, 429), 0.99) <= REFUSED_SECONDS, f"refused too late; {where}")
     context.hold(
-        most.goodput >= GOODPUT * peak, f"goodput falls to {most.goodput / peak:.2f} of its peak: {found}"
+        context.short or most.goodput >= GOODPUT * peak,
+        f"goodput falls to {most.goodput / peak:.2f} of its peak: {found}",
     )
     context.figures.pop("last")
     return found
