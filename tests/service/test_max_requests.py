@@ -71,8 +71,14 @@ def test_those_above_it_are_refused_unseen_and_the_rest_answered(
                 response = above.getresponse()
                 assert (response.status, response.headers["retry-after"]) == (429, "1")
                 assert len(response.headers["x-request-id"]) == 32
+                assert response.headers["x-content-type-options"] == "nosniff"
                 assert json.loads(response.read()) == {"error": body}
         assert counted(server) == 4
+        above.request("POST", PREDICT, FILES[1], {**PNG, "x-request-id": "line-7"})
+        response = above.getresponse()
+        assert (response.status, response.headers["x-request-id"]) == (429, "line-7")
+        response.read()
+        assert counted(server) == 5
         assert waiting(server) == 2
         for path in ("/livez", "/readyz"):
             assert server.request("GET", path)[0] == 200

@@ -34,10 +34,7 @@ class Observed:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        if not _REQUEST_ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex.encode()
-        scope["konkyo.request_id"] = request_id.decode()
+        scope["konkyo.request_id"] = make_request_id(scope).decode()
         status, sent = 500, 0
 
         async def send_observed(message: Message) -> None:
@@ -64,6 +61,12 @@ class Observed:
                     span.answered(method, route, status)
         finally:
             logs.request_id.reset(token)
+
+
+def make_request_id(scope: Scope) -> bytes:
+    """The caller's own ``x-request-id``, or a new one where there is none that can be echoed."""
+    given: bytes = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()
 
 
 def _log(scope: Scope, method: str, route: str | None, status: int, seconds: float, sent: int) -> None:

@@ -7,11 +7,11 @@ twice what a server can do that work would be taken from the answers. This one i
 from __future__ import annotations
 
 import json
-import uuid
 
 from starlette.types import Receive, Scope, Send
 
 from konkyo.errors import TooManyRequests
+from konkyo.service.middleware import make_request_id, own_headers
 
 _ERROR = TooManyRequests("as many requests as may be are at work")
 _BODY = json.dumps(_ERROR.body()).encode()
@@ -25,6 +25,8 @@ _HEADERS = [
 async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
     """An ASGI application that answers every request with 429."""
     body = _OIP_BODY if scope["path"].startswith("/v2/") else _BODY
-    own = [(b"content-length", b"%d" % len(body)), (b"x-request-id", uuid.uuid4().hex.encode())]
-    await send({"type": "http.response.start", "status": _ERROR.status, "headers": [*_HEADERS, *own]})
+    scope["konkyo.request_id"] = make_request_id(scope).decode()
+    headers = [*_HEADERS, (b"content-length", b"%d" % len(body))]
+    headers += own_headers(scope, headers)
+    await send({"type": "http.response.start", "status": _ERROR.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
