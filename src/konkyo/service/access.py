@@ -48,11 +48,6 @@ class Access:
         self._file = None if settings.api_keys_file is None else KeyFile(settings.api_keys_file)
         self._refused = metrics.unauthorized
 
-    @property
-    def guarded(self) -> bool:
-        """Whether keys are asked for at all."""
-        return self._file is not None
-
     def check(self, request: Request, scope: Scope | None) -> None:
         """Let a request through if its key has the scope; None takes any key.
 

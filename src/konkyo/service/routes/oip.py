@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -194,7 +195,8 @@ async def _repository_body(request: Request) -> schemas.RepositoryBody:
     state = state_of(request)
     async with read_body(request, state.settings, state.budget) as body:
         try:
-            return schemas.RepositoryBody.model_validate(read_json(body) if body else {})
+            given = await parse_json(body, partial(read_json, body), state.budget) if body else {}
+            return schemas.RepositoryBody.model_validate(given)
         except ValidationError as error:
             raise InvalidRequest(faults(error)) from None
 
