@@ -27,9 +27,13 @@ MAY_KNOW = {
         *("konkyo.training", "konkyo.converters", "konkyo.models", "konkyo.export", "konkyo.evaluation"),
         *SHARED,
     ),
-    "evaluation": ("konkyo.evaluation", "konkyo.models", *SHARED),
+    "evaluation": (
+        *("konkyo.evaluation", "konkyo.models", "konkyo.export", "konkyo.perturbation", "konkyo.rendering"),
+        *SHARED,
+    ),
+    "rendering": SHARED,
     "perturbation": ("konkyo.perturbation", "konkyo.models.card", *SHARED),
-    "service": ("konkyo.service", "konkyo.perturbation", *FILES, *SHARED),
+    "service": ("konkyo.service", "konkyo.perturbation", "konkyo.rendering", *FILES, *SHARED),
     "service/engines/torch": (
         "konkyo.service",
         *FILES,
@@ -54,6 +58,9 @@ HEAVY = {
     "lightning",
     "matplotlib",
     "tqdm",
+    "scipy",
+    "jinja2",
+    "torchmetrics",
 }
 WITHOUT_TORCH = (
     "errors",
@@ -64,6 +71,7 @@ WITHOUT_TORCH = (
     "models/neurons",
     "models/__init__",
     "perturbation",
+    "rendering",
     "service",
 )
 

@@ -35,6 +35,7 @@ ResizeMode = Literal["center_crop", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Affine = tuple[float, float, float, float, float, float]
 UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
 
 _ORIENTATION = 0x0112
 _RGB = 4

@@ -16,9 +16,9 @@ import pytest_asyncio
 from PIL import Image
 from services import FILES, IMAGES, PNG, Service, copy_bundle, serving, zoo_settings
 
+from konkyo import rendering
 from konkyo.errors import BundleError, UnsupportedMethod
 from konkyo.models.bundle import WEIGHTS, Bundle, read_bundle
-from konkyo.service import rendering
 from konkyo.service.engines import make_engine
 from konkyo.service.engines.base import Float32, UInt8
 from konkyo.service.engines.fake import FakeEngine

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from konkyo import rendering
 from konkyo.errors import InferenceFailed
 from konkyo.imaging import Geometry, UInt8
 from konkyo.models.card import ModelCard
 from konkyo.models.neurons import NeuronImportance, Neurons, explain_in_text, in_words
-from konkyo.service import rendering
 from konkyo.service.batcher import Answer
 from konkyo.service.engines.base import Float32
 from konkyo.service.methods import Method

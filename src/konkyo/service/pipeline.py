@@ -23,9 +23,10 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
+from konkyo import rendering
 from konkyo.errors import DeadlineUnreachable, QueueFull, TooMuchWork, UnsupportedMethod
 from konkyo.imaging import UInt8, decoding_bytes, open_image
-from konkyo.service import preparing, rendering
+from konkyo.service import preparing
 from konkyo.service.admission import Admission, cost
 from konkyo.service.answers import ObserveMap, Prepared, classify, describe, explain, softmax
 from konkyo.service.audit import Audit

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
 
 from konkyo.models.card import MapKind, ModelCard, Needs
-from konkyo.service.rendering import Colormap, Overlay, Part, Status
+from konkyo.rendering import Colormap, Overlay, Part, Status
 
 MAX_TARGETS = 32
 

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from konkyo.errors import InvalidParameter
-from konkyo.imaging import Affine, Geometry, UInt8
-from konkyo.service.engines.base import Float32
+from konkyo.imaging import Affine, Float32, Geometry, UInt8
 
 Overlay = Literal["spotlight", "blend", "contour", "grey", "none"]
 Part = Literal["positive", "negative", "both"]

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from konkyo import rendering
 from konkyo.errors import InvalidParameter
 from konkyo.imaging import Decoded, Geometry, prepare
 from konkyo.models.card import MapKind
-from konkyo.service import rendering
+from konkyo.rendering import Frame
 from konkyo.service.answers import Prepared, Shown
 from konkyo.service.methods import Method
-from konkyo.service.rendering import Frame
 from konkyo.service.schemas import ExplainOptions
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

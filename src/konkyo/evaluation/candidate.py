@@ -1,0 +1,96 @@
+"""A bundle under evaluation: its network in torch, on a device, with every method of its explanation.
+
+Shape legend: B batch, D input channels, H, W input size, N classes, K targets, M maps, h, w grid.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from konkyo.models.bundle import Bundle
+from konkyo.models.classifier import Classifier
+from konkyo.models.explained import Explained
+from konkyo.models.loading import load_explained
+
+
+class Candidate:
+    """A network as measures ask it: batches in, tensors on the device out, no gradients kept.
+
+    Args:
+        bundle: with weights in safetensors.
+        device: of torch, such as ``cpu`` or ``cuda``.
+
+    Attributes:
+        classifier: network and normalisation, in eval mode.
+
+    Raises:
+        BundleError: there are no weights, or they do not fit.
+    """
+
+    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu") -> None:
+        explained = load_explained(bundle).requires_grad_(False)
+        self.bundle = bundle
+        self.card = bundle.card
+        self.device = torch.device(device)
+        self.classifier = explained.classifier.to(self.device).to(memory_format=torch.channels_last)
+        self._methods = {bundle.card.explanation.method: explained.to(self.device)}
+
+    @property
+    def name(self) -> str:
+        """As in the report: ``gcm-cifar10/1``."""
+        return f"{self.card.name}/{self.card.version}"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """H and W of the input."""
+        return self.card.input.height, self.card.input.width
+
+    def explained(self, method: str) -> Explained:
+        """The network with a method, built once.
+
+        Raises:
+            KeyError: there is no such method.
+            TypeError, ValueError: this network cannot be explained so.
+        """
+        if method not in self._methods:
+            self._methods[method] = Explained(self.classifier, method).eval()
+        return self._methods[method]
+
+    @torch.no_grad()
+    def logits(self, pixels: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 -> (B, N) float32."""
+        logits: Tensor = self.classifier(pixels.to(self.device))
+        return logits.float()
+
+    @torch.no_grad()
+    def logits_of_normalised(self, image: Tensor) -> Tensor:
+        """What normalisation gives (B, D, H, W) -> (B, N) float32, for perturbations in that space."""
+        logits: Tensor = self.classifier.network(image.to(self.device, memory_format=torch.channels_last))
+        return logits.float()
+
+    @torch.no_grad()
+    def maps(self, method: str, pixels: Tensor, targets: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8, targets (B, K) with −1 for the predicted class -> (B, M, h, w) raw and signed.
+
+        Raises:
+            KeyError, TypeError, ValueError: see ``explained``.
+        """
+        maps: Tensor = self.explained(method)(pixels.to(self.device), targets.to(self.device))[1]
+        return maps
+
+    def copy(self) -> Candidate:
+        """Another with weights of its own, to be changed."""
+        twin = copy.copy(self)
+        twin.classifier = copy.deepcopy(self.classifier)
+        twin._methods = {}
+        return twin
+
+    def replaced(self, classifier: Classifier) -> Candidate:
+        """Another with this classifier."""
+        twin = copy.copy(self)
+        twin.classifier = classifier.eval()
+        twin._methods = {}
+        return twin

@@ -1,0 +1,139 @@
+"""The outcome of an evaluation as a file, ``results.json``: what the report is made from.
+
+NaN is null. Every setting that changes a figure stands beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from konkyo.evaluation.measures.base import Better
+
+FEW = 30
+"""A figure of fewer images says so."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FigureResult(_Part):
+    """A figure.
+
+    Attributes:
+        value: None where there is none.
+        low, high: ends of its interval, None of fewer than 2 images.
+        images: how many images, or things in them, it rests on.
+        few: whether they are fewer than ``FEW``.
+    """
+
+    name: str
+    title: str
+    better: Better
+    value: float | None
+    low: float | None
+    high: float | None
+    images: int
+    few: bool
+
+
+class CurveResult(_Part):
+    """A mean curve with its pointwise interval; of T points."""
+
+    name: str
+    x_title: str
+    y_title: str
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+
+
+class WorstCase(_Part):
+    """An image for which a measure came out badly.
+
+    Attributes:
+        example: its name.
+        about: which thing marked in it.
+        target: class index of the map; None where it is not one map.
+        value: of the measure's ``worst`` statistic.
+    """
+
+    example: str
+    about: str
+    target: int | None
+    value: float
+
+
+class MeasureResult(_Part):
+    """One measure of one model, by one method.
+
+    Attributes:
+        candidate: name of the model.
+        source: of the maps; None for a measure of the model alone.
+        settings: the measure's parameters.
+        unsuited: why it was not taken; then the rest is empty.
+        seconds: how long it took, maps not counted.
+    """
+
+    candidate: str
+    source: str | None
+    measure: str
+    title: str
+    reference: str
+    settings: dict[str, Any]
+    unsuited: str | None = None
+    figures: tuple[FigureResult, ...] = ()
+    curves: tuple[CurveResult, ...] = ()
+    worst: tuple[WorstCase, ...] = ()
+    seconds: float = 0
+
+
+class CandidateResult(_Part):
+    """A model that was evaluated."""
+
+    name: str
+    digest: str
+    architecture: str
+    labels: tuple[str, ...]
+    input: str
+
+
+class DataResult(_Part):
+    """What it was evaluated on.
+
+    Attributes:
+        images: how many examples there are.
+        explained: how many of them maps were measured on.
+        marked: how many of these have something marked in them.
+        grouped: whether intervals are by groups of images.
+    """
+
+    name: str
+    description: str
+    licence: str
+    images: int
+    explained: int
+    marked: int
+    grouped: bool
+
+
+class Results(_Part):
+    """Everything.
+
+    Attributes:
+        settings: of the run: data, seed, resamples, level of the intervals, whatever else changes a
+            figure.
+        versions: of konkyo and of what computed.
+    """
+
+    format: Literal["konkyo-evaluation/1"] = "konkyo-evaluation/1"
+    command: str
+    date: str
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    data: DataResult
+    candidates: tuple[CandidateResult, ...]
+    measures: tuple[MeasureResult, ...]
