@@ -20,23 +20,30 @@ class Candidate:
     """A network as measures ask it: batches in, tensors on the device out, no gradients kept.
 
     Args:
-        bundle: with weights in safetensors.
+        bundle: where it comes from.
+        explained: its network with its own explanation.
         device: of torch, such as ``cpu`` or ``cuda``.
 
     Attributes:
         classifier: network and normalisation, in eval mode.
-
-    Raises:
-        BundleError: there are no weights, or they do not fit.
     """
 
-    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu") -> None:
-        explained = load_explained(bundle).requires_grad_(False)
+    def __init__(self, bundle: Bundle, explained: Explained, device: str | torch.device = "cpu") -> None:
         self.bundle = bundle
         self.card = bundle.card
         self.device = torch.device(device)
-        self.classifier = explained.classifier.to(self.device).to(memory_format=torch.channels_last)
-        self._methods = {bundle.card.explanation.method: explained.to(self.device)}
+        explained = explained.eval().requires_grad_(False).to(self.device)
+        self.classifier = explained.classifier.to(memory_format=torch.channels_last)
+        self._methods = {explained.explanation.name: explained}
+
+    @classmethod
+    def load(cls, bundle: Bundle, device: str | torch.device = "cpu") -> Candidate:
+        """Read the weights of a bundle.
+
+        Raises:
+            BundleError: there are none in safetensors, or they do not fit.
+        """
+        return cls(bundle, load_explained(bundle), device)
 
     @property
     def name(self) -> str:
@@ -81,15 +88,8 @@ class Candidate:
         maps: Tensor = self.explained(method)(pixels.to(self.device), targets.to(self.device))[1]
         return maps
 
-    def copy(self) -> Candidate:
-        """Another with weights of its own, to be changed."""
-        twin = copy.copy(self)
-        twin.classifier = copy.deepcopy(self.classifier)
-        twin._methods = {}
-        return twin
-
-    def replaced(self, classifier: Classifier) -> Candidate:
-        """Another with this classifier."""
+    def with_classifier(self, classifier: Classifier) -> Candidate:
+        """The same with another network, such as a changed copy of its own (``copy.deepcopy``)."""
         twin = copy.copy(self)
         twin.classifier = classifier.eval()
         twin._methods = {}

@@ -1,0 +1,129 @@
+"""Toy models whose answers are known, examples without files, and maps given by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from konkyo.evaluation.candidate import Candidate
+from konkyo.evaluation.examples import Batch, Example, Marked
+from konkyo.evaluation.sources import Source
+from konkyo.imaging import Geometry
+from konkyo.models.bundle import Bundle
+from konkyo.models.card import (
+    Canary,
+    ExplanationSpec,
+    FileEntry,
+    InputSpec,
+    MethodSpec,
+    ModelCard,
+    Provenance,
+)
+from konkyo.models.classifier import Classifier
+from konkyo.models.explained import Explained
+
+SIDE = 8
+
+
+class Linear(nn.Module):
+    """Logits that are weighted means of the image's grey values; weights (N, H, W), bias (N,)."""
+
+    def __init__(self, weights: Tensor, bias: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(weights)
+        self.bias = nn.Parameter(torch.tensor(bias) if bias else torch.zeros(len(weights)))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.einsum("bhw,nhw->bn", image.mean(dim=1), self.weights) + self.bias
+
+
+class NoMaps(nn.Module):
+    """An explanation with an empty map, for toys that are only asked for logits."""
+
+    name, map_kind, class_specific = "none", "class_weight_map", True
+    takes_attention, takes_layer, differentiates, scales = False, False, False, 1
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network(image), torch.zeros(*targets.shape, 1, 1)
+
+
+class Plain(Explained):
+    """A classifier without a registered explanation."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        nn.Module.__init__(self)
+        self.classifier = classifier
+        self.explanation = NoMaps(classifier.network)
+
+
+def make_candidate(
+    network: nn.Module,
+    classes: int = 2,
+    side: int = SIDE,
+    method: str | None = None,
+    **normalisation: Sequence[float],
+) -> Candidate:
+    """A candidate without files. ``method`` is a registered explanation; None: no maps of its own."""
+    classifier = Classifier(network.eval(), **normalisation)
+    explained = Plain(classifier) if method is None else Explained(classifier, method)
+    own = explained.explanation
+    spec = MethodSpec(
+        method=own.name, map_kind=own.map_kind, class_specific=own.class_specific, needs="weights"
+    )
+    card = ModelCard(
+        name="toy", version="1", architecture="toy", arguments={},
+        labels=tuple(f"class {index}" for index in range(classes)),
+        input=InputSpec(width=side, height=side, mean=(0, 0, 0), std=(1, 1, 1)),
+        explanation=ExplanationSpec(
+            method=own.name, map_kind=own.map_kind, class_specific=own.class_specific, range=(0, 1)
+        ),
+        methods=(spec,),
+        provenance=Provenance(data="none", licence="none", command="none", date="2026-01-01", parameters=1),
+        canary=Canary(file="canary.png", logits=(0.0,) * classes),
+        files={name: FileEntry(sha256="0" * 64, bytes=1) for name in ("canary.png", "weights.safetensors")},
+    )  # fmt: skip
+    return Candidate(Bundle(Path("toy/1"), card, "sha256:0"), explained)
+
+
+class Given(Source):
+    """Maps given by hand: (h, w) for every image and class, or (B, K, h, w)."""
+
+    def __init__(self, maps: Tensor, name: str = "given") -> None:
+        super().__init__(name)
+        self.given = maps
+
+    def maps(self, candidate: Candidate, pixels: Tensor, targets: Tensor) -> Tensor:
+        return self.given if self.given.ndim == 4 else self.given.expand(*targets.shape, *self.given.shape)
+
+
+def make_example(
+    pixels: npt.NDArray[np.uint8],
+    truth: int | None = None,
+    marked: tuple[Marked, ...] | None = None,
+    name: str = "image",
+    group: str | None = None,
+) -> Example:
+    height, width = pixels.shape[:2]
+    geometry = Geometry((width, height), 1, (0, 0, width, height), (width, height))
+    return Example(name, pixels, geometry, truth, marked, group)
+
+
+def mark(mask: npt.NDArray[np.bool_], *classes: int, name: str = "thing") -> Marked:
+    """A thing with one box around its whole mask; no box around nothing."""
+    rows, columns = np.nonzero(mask)
+    boxes = [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]] if len(rows) else []
+    return Marked(name, classes or (0,), mask, np.array(boxes, np.float64).reshape(-1, 4))
+
+
+def make_batch(candidate: Candidate, *examples: Example) -> Batch:
+    pixels = torch.from_numpy(np.stack([example.pixels for example in examples]))
+    return Batch(examples, pixels, candidate.logits(pixels))
