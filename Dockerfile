@@ -34,7 +34,8 @@ COPY pyproject.toml constraints.txt ./
 # here. pip cannot replace a dependency, so this image has the project ask for the plain one.
 RUN sed --in-place --regexp-extended '/"onnxruntime-gpu/d; s/("onnxruntime>[^;"]*);[^"]*"/\1"/' pyproject.toml \
     && python3 -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-print(*p["dependencies"], *p["optional-dependencies"]["otel"], sep="\n")' > requirements.txt
+e = p["optional-dependencies"]; print(*p["dependencies"], *e["otel"], *e["postgresql"], sep="\n")' \
+    > requirements.txt
 # Bytecode is made once, and is valid whatever happens to the dates of files.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     /opt/pip/bin/pip --python /opt/konkyo/bin/python install --no-compile --requirement requirements.txt \
@@ -98,7 +99,7 @@ ENV PIP_CONSTRAINT=/build/constraints.txt \
 WORKDIR /build
 COPY pyproject.toml constraints.txt ./
 RUN python3 -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-e = p["optional-dependencies"]; print(*p["dependencies"], *e["cuda"], *e["torch"], *e["otel"], sep="\n")' \
+e = p["optional-dependencies"]; print(*p["dependencies"], *e["cuda"], *e["torch"], *e["otel"], *e["postgresql"], sep="\n")' \
     > requirements.txt
 # Some of what torch tests itself with is in the syntax of later versions of Python.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \

@@ -17,7 +17,7 @@ from konkyo.errors import BundleError, ImageError, KonkyoError, Unavailable
 from konkyo.service.demo import running_server
 from konkyo.service.long_options import LONG_OPTIONS
 from konkyo.service.metrics import Metrics, Outcome
-from konkyo.service.routes import jobs, oip, ops, v1
+from konkyo.service.routes import jobs, oip, ops, studies, v1
 from konkyo.service.schemas import ExplainOptions
 from konkyo.service.settings import ZOO, Settings
 
@@ -91,11 +91,12 @@ def test_every_metric_with_its_type_and_labels() -> None:
 def test_every_route() -> None:
     served = {
         f"`{method} {route.path}`"
-        for route in [*v1.router.routes, *jobs.router.routes, *oip.router.routes, *ops.router.routes]
+        for router in (v1.router, jobs.router, studies.router, oip.router, ops.router)
+        for route in router.routes
         if isinstance(route, APIRoute)
         for method in route.methods
     }
-    documented = {row[0] for row in rows("api.md") if row[0].startswith(("`GET", "`POST", "`DELETE"))}
+    documented = {row[0] for row in rows("api.md") if row[0].startswith(("`GET", "`POST", "`PUT", "`DELETE"))}
     assert documented == served | {"`GET /metrics`"}
 
 

@@ -33,7 +33,25 @@ MAY_KNOW = {
     ),
     "rendering": SHARED,
     "perturbation": ("konkyo.perturbation", "konkyo.models.card", *SHARED),
-    "service": ("konkyo.service", "konkyo.perturbation", "konkyo.rendering", *FILES, *SHARED),
+    "study": ("konkyo.study", "konkyo.rendering", *SHARED),
+    "study/creating": (
+        *("konkyo.study", "konkyo.evaluation", "konkyo.models.card"),
+        *SHARED,
+    ),
+    "study/commands": (
+        *("konkyo.study", "konkyo.evaluation.candidate", "konkyo.models.bundle", "konkyo.training.examples"),
+        *SHARED,
+    ),
+    "study/report": (
+        *("konkyo.study", "konkyo.evaluation.report", "konkyo.evaluation.results", "konkyo.rendering"),
+        *SHARED,
+    ),
+    "study/report_words": ("konkyo.study", "konkyo.evaluation.report"),
+    "service": (
+        *("konkyo.service", "konkyo.perturbation", "konkyo.rendering", *FILES),
+        *("konkyo.study.views", "konkyo.study.database", "konkyo.study.answering"),
+        *SHARED,
+    ),
     "service/engines/torch": (
         "konkyo.service",
         *FILES,
@@ -73,6 +91,16 @@ WITHOUT_TORCH = (
     "perturbation",
     "rendering",
     "service",
+    "study/__init__",
+    "study/answering",
+    "study/commands",
+    "study/database",
+    "study/drawing",
+    "study/records",
+    "study/scores",
+    "study/store",
+    "study/tables",
+    "study/views",
 )
 
 
@@ -123,7 +151,7 @@ HEAVY = {heavy!r}
 
 class Blocked(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in HEAVY:
+        if name.partition(".")[0] in HEAVY | {{"sqlalchemy"}}:  # for studies alone
             raise AssertionError(f"{{name}} is imported")
 
 sys.meta_path.insert(0, Blocked())

@@ -17,10 +17,11 @@ The way of the data, and what may go wrong on it::
        ├ NotAcceptable 406
        ├ Unauthorized 401 (with WWW-Authenticate), Forbidden and CrossOrigin 403: before the body is read
        ├ BodyTooLarge 413, BodyTimeout 408, UnsupportedMediaType 415
-       ├ UnknownModel, UnknownVersion, UnknownClass, UnknownJob 404
+       ├ UnknownModel, UnknownVersion, UnknownClass, UnknownJob, StudiesDisabled, UnknownItem 404
        ├ InvalidParameter, UnsupportedMethod 422
        ├ TooManyJobs 429    (with Retry-After)
-       └ RepositoryApiDisabled 403, LoadFailed 409: of loading and unloading models
+       ├ RepositoryApiDisabled 403, LoadFailed 409: of loading and unloading models
+       └ StaleRanking, StudyClosed, StudyFinished, StudyUnfinished 409, StudyStoreFailed 503: of studies
 
     start-up ──► BundleError: a bundle that is missing, damaged or not one of ours
     export ────► ParityError: the exported graph computes something else than the network
@@ -33,12 +34,13 @@ The tree::
     ├── Unauthorized, Forbidden ── CrossOrigin
     ├── BodyTooLarge, BodyTimeout, UnsupportedMediaType
     ├── ImageError ── UnsupportedImage, BrokenImage, ImageTooLarge
-    ├── NotFound ── UnknownModel, UnknownVersion, UnknownClass, UnknownJob
+    ├── NotFound ── UnknownModel, UnknownVersion, UnknownClass, UnknownJob, StudiesDisabled, UnknownItem
     ├── InvalidParameter ── UnsupportedMethod
     ├── Overloaded ── QueueFull, DeadlineUnreachable, TooMuchWork, TooManyJobs, TooManyRequests
-    ├── Unavailable ── AuditFailed, NotReady, Draining, TooManyConnections
+    ├── Unavailable ── AuditFailed, NotReady, Draining, StudyStoreFailed, TooManyConnections
     ├── DeadlineExceeded, RequestCancelled, InferenceFailed
     ├── RepositoryApiDisabled, LoadFailed
+    ├── StaleRanking, StudyClosed, StudyFinished, StudyUnfinished
     └── BundleError ── ParityError
 """
 
@@ -226,6 +228,18 @@ class UnknownJob(NotFound):
     code = "unknown_job"
 
 
+class StudiesDisabled(NotFound):
+    """No studies are served here."""
+
+    code = "studies_disabled"
+
+
+class UnknownItem(NotFound):
+    """The study has no such image, or no such picture."""
+
+    code = "unknown_item"
+
+
 class InvalidParameter(KonkyoError):
     """A parameter is unknown, of the wrong type or out of range."""
 
@@ -313,6 +327,12 @@ class AuditFailed(Unavailable):
     code = "audit_failed"
 
 
+class StudyStoreFailed(Unavailable):
+    """The database of the studies cannot be used, or not now."""
+
+    code = "study_store_failed"
+
+
 class DeadlineExceeded(KonkyoError):
     """The deadline of the request has passed."""
 
@@ -341,6 +361,30 @@ class LoadFailed(KonkyoError):
     """A version of the model could not be loaded; what was served before still is."""
 
     status, code = 409, "load_failed"
+
+
+class StaleRanking(KonkyoError):
+    """The ranking was saved from elsewhere since it was read; ``detail`` has it as it is now."""
+
+    status, code = 409, "stale_ranking"
+
+
+class StudyClosed(KonkyoError):
+    """The study takes no more answers."""
+
+    status, code = 409, "study_closed"
+
+
+class StudyFinished(KonkyoError):
+    """The subject has said that all is done."""
+
+    status, code = 409, "study_finished"
+
+
+class StudyUnfinished(KonkyoError):
+    """There are images whose maps the subject has not ranked."""
+
+    status, code = 409, "study_unfinished"
 
 
 class BundleError(KonkyoError):

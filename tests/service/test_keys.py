@@ -99,7 +99,12 @@ async def test_every_other_route_asks_for_a_key(service: Service) -> None:
     """Also those that are written tomorrow."""
     paths = service.app.openapi()["paths"]
     open_ = {"/livez", "/readyz", "/v2", "/v2/", "/v2/health/live", "/v2/health/ready"}
-    asking = [(method, path) for path, methods in paths.items() if path not in open_ for method in methods]
+    asking = [
+        (method, path)
+        for path, methods in paths.items()
+        if path not in open_ and not path.startswith("/v1/studies/")  # they take the tokens of subjects
+        for method in methods
+    ]
     assert len(asking) >= len(NEEDS)
     names = {"model": NAME, "version": "1", "job": "0" * 32}
     for method, path in asking:

@@ -170,11 +170,11 @@ def documents(place: str) -> list[bytes]:
 def requests(schema: dict[str, Any], place: str) -> Iterator[tuple[str, str, bytes, dict[str, str]]]:
     """A request with the place in each parameter and field of each route, and in headers."""
     for path, methods in schema["paths"].items():
-        real = {"model": NAME, "version": "1", "job": "0" * 32}
+        real = dict.fromkeys(names_in(path), "x") | {"model": NAME, "version": "1", "job": "0" * 32}
         for method, route in methods.items():
             if path.endswith("/unload"):
                 real = {**real, "model": "another"}  # the one that is served is to stay
-            known = path.format(**{name: real.get(name, "x") for name in names_in(path)})
+            known = path.format(**real)
             for name in names_in(path):
                 yield method, path.format(**{**real, name: quote(place, safe="")}), FILES[0], PNG
                 yield method, path.format(**{**real, name: quote(place)}), FILES[0], PNG

@@ -32,7 +32,10 @@ _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key"},
 }
-"""As OpenAPI names the two ways to send a key; ``_given`` reads them."""
+"""As OpenAPI names the two ways to send a key; ``given_key`` reads them."""
+
+SUBJECT = "subject"
+_SUBJECT_SCHEME = {"type": "http", "scheme": "bearer", "description": "The token of a link into a study"}
 
 key_name: ContextVar[str | None] = ContextVar("konkyo_key_name", default=None)
 """Name of the key of the request in which this runs, None where no key is asked for."""
@@ -64,7 +67,7 @@ class Access:
             raise Forbidden(f"this API key does not have the scope {scope}", scope=scope)
 
     def _identify(self, file: KeyFile, request: Request) -> Key:
-        given = _given(request)
+        given = given_key(request)
         if not given:
             self._refused.labels(reason="missing").inc()
             raise Unauthorized("an API key is needed: send Authorization: Bearer KEY, or X-API-Key: KEY")
@@ -103,13 +106,15 @@ def permit(request: Request, scope: Scope | None) -> None:
 def describe_keys(document: dict[str, Any]) -> None:
     """Add to an OpenAPI document how a key is sent, and that every route with ``REFUSALS`` takes one.
 
+    Those of studies take the token of a subject, and say so themselves.
+
     FastAPI does so for dependencies that are schemes; solving two of those would cost each request some
     0.1 ms.
     """
-    document["components"]["securitySchemes"] = _SCHEMES
+    document["components"]["securitySchemes"] = {**_SCHEMES, SUBJECT: _SUBJECT_SCHEME}
     for operations in document["paths"].values():
         for operation in operations.values():
-            if "401" in operation["responses"]:
+            if "401" in operation["responses"] and "security" not in operation:
                 operation["security"] = [{name: []} for name in _SCHEMES]
 
 
@@ -127,7 +132,7 @@ def warn_if_open(settings: Settings) -> None:
             logger.warning(line)
 
 
-def _given(request: Request) -> str:
+def given_key(request: Request) -> str:
     """The key as it was sent, empty if there is none."""
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":

@@ -34,16 +34,18 @@ from konkyo.service.pipeline import Pipeline
 from konkyo.service.repository import Repository
 from konkyo.service.routes import docs, oip, ops, v1
 from konkyo.service.routes import jobs as jobs_routes
+from konkyo.service.routes import studies as studies_routes
 from konkyo.service.settings import Settings
 from konkyo.service.startup import Startup
 from konkyo.service.state import State
+from konkyo.service.studies import Studies
 from konkyo.service.tracing import current, make_tracing
 from konkyo.service.watching import watch
 
 logger = logging.getLogger(__name__)
 
 WEB = Path(__file__).parent / "web"
-ROUTERS = (v1.router, jobs_routes.router, oip.router, ops.router)
+ROUTERS = (v1.router, jobs_routes.router, studies_routes.router, oip.router, ops.router)
 
 
 def create_app(
@@ -71,10 +73,12 @@ def create_app(
     perturbing = Perturbing(settings, budget, pipeline)
     jobs = Jobs(settings, metrics, budget)
     access = Access(settings, metrics)
+    studies = Studies(settings.studies)
     tracing = make_tracing(settings)
     state = State(
-        settings, metrics, repository, budget, pipeline, perturbing, jobs, access, audit, tracing, startup
-    )
+        settings, metrics, repository, budget, pipeline, perturbing, jobs, access, audit, studies, tracing,
+        startup,
+    )  # fmt: skip
 
     app = FastAPIOffline(  # for the files of the interactive documentation
         docs_url=None,
@@ -101,6 +105,7 @@ def create_app(
             responses=REFUSALS,
         )
     app.add_api_route("/", _page, include_in_schema=False)
+    app.add_api_route("/studies/{study}", _study_page, include_in_schema=False)
     app.add_api_route("/docs", docs.docs, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=WEB), name="static")
     app.openapi = partial(_openapi, app.openapi)  # type: ignore[method-assign]
@@ -138,6 +143,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await state.repository.close()
         state.pipeline.close()
         await state.audit.close()
+        await state.studies.close()
         await asyncio.to_thread(state.tracing.close)
 
 
@@ -154,6 +160,13 @@ def _openapi(generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 async def _page() -> Response:
     return FileResponse(WEB / "index.html", media_type="text/html")
+
+
+async def _study_page(request: Request, study: str) -> Response:
+    """The same for every study, and for those that are not: what is in it, the page asks with its token."""
+    state: State = request.app.state.konkyo
+    state.studies.refuse_unless_served()
+    return FileResponse(WEB / "study.html", media_type="text/html")
 
 
 async def _konkyo_error(request: Request, error: Exception) -> Response:

@@ -54,15 +54,23 @@ _UNMARKED = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 @asynccontextmanager
-async def read_body(request: Request, settings: Settings, budget: MemoryBudget) -> AsyncIterator[bytes]:
+async def read_body(
+    request: Request, settings: Settings, budget: MemoryBudget, *, limit: int | None = None
+) -> AsyncIterator[bytes]:
     """The whole body, inflated, and counted against the budget for as long as the block runs.
 
     The limit holds for what comes as for what it is inflated to.
 
+    Args:
+        request: whose body.
+        settings: of the service.
+        budget: of all requests.
+        limit: bytes, where fewer than the settings allow are enough.
+
     Raises:
         BodyTooLarge, BodyTimeout, Overloaded, UnsupportedMediaType, RequestCancelled, InvalidRequest
     """
-    limit = settings.max_body_bytes
+    limit = min(settings.max_body_bytes, limit or settings.max_body_bytes)
     coding = _coding(request)
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or len(declared) > 18:

@@ -60,7 +60,7 @@ def security_headers(scope: Scope, sent: list[Header]) -> list[Header]:
     """
     path: str = scope["path"]
     headers = list(_ALWAYS)
-    if path in ("/", "/docs") or path.startswith("/static/"):
+    if path in ("/", "/docs") or path.startswith(("/static/", "/studies/")):
         headers += _PAGE
     else:
         headers.append((b"content-security-policy", _DATA_POLICY))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -26,10 +26,9 @@ from konkyo.errors import (
 )  # fmt: skip
 from konkyo.service.body import parse_json, read_json
 from konkyo.service.budget import MemoryBudget
-from konkyo.service.schemas import PredictOptions
 from konkyo.service.settings import Settings
 
-Options = TypeVar("Options", bound=PredictOptions)
+Options = TypeVar("Options", bound=BaseModel)
 
 MAX_PARAMETERS = 64
 """More than there are; of each that is wrong the answer says why."""

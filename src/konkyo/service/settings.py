@@ -93,6 +93,12 @@ class Settings(BaseSettings):
         description="origins whose pages may ask, such as https://example.org, separated by commas",
     )
 
+    studies: str | None = Field(
+        default=None,
+        description="database of human ranking studies to serve: a file that konkyo study create made, or "
+        "a URL such as postgresql+psycopg://USER:PASSWORD@HOST/NAME",
+    )
+
     audit_log: Path | None = Field(
         default=None, description="file that gets a JSON line for each result; - is standard output"
     )

@@ -17,6 +17,7 @@ from konkyo.service.pipeline import Pipeline
 from konkyo.service.repository import Repository
 from konkyo.service.settings import Settings
 from konkyo.service.startup import Startup
+from konkyo.service.studies import Studies
 from konkyo.service.tracing import Tracing
 
 
@@ -37,6 +38,7 @@ class State:
     jobs: Jobs
     access: Access
     audit: Audit
+    studies: Studies
     tracing: Tracing
     startup: Startup
     draining: bool = False
