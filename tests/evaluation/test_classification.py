@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score, confusion_matrix, recall_score
 
-from konkyo.evaluation.classification import balanced_accuracy, confusion, quadratic_weighted_kappa
+from konkyo.evaluation.classification import (
+    balanced_accuracy,
+    confusion,
+    quadratic_weighted_kappa,
+    recalls,
+)
 
 # Three of class 0 (one taken for 1), one of class 1 (right), two of class 2 (both taken for 0 and 1).
 LABELS = np.array([0, 0, 0, 1, 2, 2])
@@ -76,7 +82,27 @@ def test_kappa_is_its_formula_and_symmetric(seed: int, classes: int) -> None:
     assert kappa == pytest.approx(quadratic_weighted_kappa(predictions, labels, classes))
 
 
-@pytest.mark.parametrize("measure", [confusion, balanced_accuracy, quadratic_weighted_kappa])
+@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 6))
+def test_scikit_learn_says_the_same(seed: int, classes: int) -> None:
+    generator = np.random.default_rng(seed)
+    labels, predictions = generator.integers(0, classes, (2, 12))
+    every = np.arange(classes)
+    assert np.array_equal(
+        confusion(labels, predictions, classes), confusion_matrix(labels, predictions, labels=every)
+    )
+    there = np.unique(labels)
+    shares = recall_score(labels, predictions, labels=there, average=None)
+    found = recalls(labels, predictions, classes)
+    assert found[there] == pytest.approx(shares)
+    assert np.isnan(found).sum() == classes - len(there)
+    assert balanced_accuracy(labels, predictions, classes) == pytest.approx(shares.mean())
+    if len(np.union1d(labels, predictions)) > 1:
+        assert quadratic_weighted_kappa(labels, predictions, classes) == pytest.approx(
+            cohen_kappa_score(labels, predictions, labels=every, weights="quadratic")
+        )
+
+
+@pytest.mark.parametrize("measure", [confusion, recalls, balanced_accuracy, quadratic_weighted_kappa])
 def test_what_cannot_be_counted_is_refused(measure) -> None:
     none = np.zeros(0, dtype=np.int64)
     with pytest.raises(ValueError, match="0 labels, 0 predictions"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,9 @@ from torch import Tensor, nn
 
 from konkyo.evaluation.candidate import Candidate
 from konkyo.evaluation.examples import Batch, Example, Marked
+from konkyo.evaluation.measures.base import Measure, Record
 from konkyo.evaluation.sources import Source
+from konkyo.evaluation.wanted import targets_of
 from konkyo.imaging import Geometry
 from konkyo.models.bundle import Bundle
 from konkyo.models.card import (
@@ -127,3 +131,58 @@ def mark(mask: npt.NDArray[np.bool_], *classes: int, name: str = "thing") -> Mar
 def make_batch(candidate: Candidate, *examples: Example) -> Batch:
     pixels = torch.from_numpy(np.stack([example.pixels for example in examples]))
     return Batch(examples, pixels, candidate.logits(pixels))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Examples in memory; those named in ``broken`` cannot be read."""
+
+    items: Sequence[Example]
+    broken: frozenset[str] = frozenset()
+    name: str = "pictures"
+    description: str = "made for a test"
+    licence: str = "none"
+    ordered: bool = False
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def names(self) -> Sequence[str]:
+        return [item.name for item in self.items]
+
+    def truths(self) -> Sequence[int | None]:
+        return [item.truth for item in self.items]
+
+    def read(self, index: int) -> Example:
+        item = self.items[index]
+        if item.name in self.broken:
+            raise ValueError(f"{item.name}: cannot be read")
+        return item
+
+
+class Taken(NamedTuple):
+    """A measure of one batch: its records, their columns, its figures and its notes."""
+
+    records: Sequence[Record]
+    columns: dict[str, npt.NDArray[np.float64]]
+    figures: dict[str, float]
+    notes: Sequence[str]
+
+
+def take(
+    kind: type[Measure],
+    source: Source,
+    *examples: Example,
+    candidate: Candidate | None = None,
+    **settings: Any,
+) -> Taken:
+    """Take a measure of some examples by a source's maps; the candidate matters for what it predicts."""
+    candidate = candidate or make_candidate(Linear(torch.zeros(2, SIDE, SIDE)))
+    measure = kind(candidate, source, kind.parameters(**settings))
+    batch = make_batch(candidate, *examples)
+    targets = targets_of(kind.wants, batch)
+    records = measure.records(batch, targets, source.maps(candidate, batch.pixels, targets))
+    names = records[0].values if records else ()
+    columns = {name: np.array([record.values[name] for record in records], np.float64) for name in names}
+    figures = {item.name: item.of(columns) for item in measure.statistics()} if records else {}
+    return Taken(records, columns, figures, measure.notes(columns) if records else ())

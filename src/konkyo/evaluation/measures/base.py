@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +93,26 @@ class Curve(NamedTuple):
     y_title: str
 
 
+class Matrix(NamedTuple):
+    """A table of many records, such as how often which class was taken for which.
+
+    Attributes:
+        name: as in the report.
+        title: in words.
+        of: columns to (R, C) counts.
+        rows, columns: R and C names.
+        row_title, column_title: what they are, such as ``true class``.
+    """
+
+    name: str
+    title: str
+    of: Callable[[Columns], Float64]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    row_title: str
+    column_title: str
+
+
 @dataclass(frozen=True)
 class Mean:
     """The mean of a column over the records where it is a number; NaN if there are none."""
@@ -104,6 +124,18 @@ class Mean:
         values = columns[self.column]
         values = values[~np.isnan(values)]
         return float(values.mean()) if len(values) else math.nan
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The share of the records where a column is no number; NaN of no records."""
+
+    column: str
+
+    def __call__(self, columns: Columns) -> float:
+        """See ``Statistic.of``."""
+        values = columns[self.column]
+        return float(np.isnan(values).mean()) if len(values) else math.nan
 
 
 class Measure(ABC):
@@ -152,6 +184,18 @@ class Measure(ABC):
     def statistics(self) -> Sequence[Statistic]:
         """The figures, the most important first."""
 
+    def settled(self) -> Mapping[str, Any]:
+        """Parameters whose default depends on the model, as they came out: reported in their place."""
+        return {}
+
     def curves(self) -> Sequence[Curve]:
         """Curves to draw."""
+        return ()
+
+    def matrices(self) -> Sequence[Matrix]:
+        """Tables of counts to show."""
+        return ()
+
+    def notes(self, columns: Columns) -> Sequence[str]:
+        """Sentences that belong to the figures, such as what caused them."""
         return ()
