@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import cv2
 import numpy as np
@@ -97,13 +98,17 @@ def test_the_product_of_a_gcm_is_the_score_and_its_raw_map_is_not(gcm) -> None:
     assert "product of map and picture" in found.notes[0]
 
 
+@cache
+def of_grad_cam() -> Decline:
+    candidate = make_candidate(CNN(CLASSES), CLASSES, 16, "cam")
+    return Decline(candidate, own(candidate, "gradcam"), DeclineParameters())
+
+
 @given(st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=8, max_size=8), min_size=1, max_size=5))
 def test_the_causes_on_the_way_to_a_construction_sum_to_its_decline(rows) -> None:
-    candidate = make_candidate(CNN(CLASSES), CLASSES, 16, "cam")
-    measure = Decline(candidate, own(candidate, "gradcam"), DeclineParameters())
     names = ("signed", "raw", "absolute", "resampled", "scaled", "blend", "product", "network")
     columns = dict(zip(names, np.array(rows).T, strict=True)) | {"with_bias": np.array(rows).T[-1]}
-    figures = {item.name: item.of(columns) for item in measure.statistics()}
+    figures = {item.name: item.of(columns) for item in of_grad_cam().statistics()}
     if not columns["network"].any():
         assert all(math.isnan(value) for name, value in figures.items() if not name.startswith("accuracy"))
         return

@@ -83,10 +83,9 @@ def accuracy(bundle: Path, data: Path) -> float:
 def test_two_models_side_by_side(data: Path, tmp_path: Path) -> None:
     """By default every measure, by the models' own methods and the baselines."""
     out = tmp_path / "report"
-    result = konkyo(
-        "evaluate", GCM, CLIPPED, "--data", data, "--out", out, *"--split all --images 6 --resamples 100".split(),
-        "--limit", "occlusion_correlation=2", "--set", "pointing.tolerance=2",
-    )  # fmt: skip
+    chosen = ["--split", "all", "--images", "6", "--resamples", "100"]
+    dear = ["--limit", "occlusion_correlation=2", "--set", "pointing.tolerance=2"]
+    result = konkyo("evaluate", GCM, CLIPPED, "--data", data, "--out", out, *chosen, *dear)
     assert result.exit_code == 0, result.output
     assert str(out / "report.html") in result.stdout
     assert "20 images, maps of 6" in result.stdout
@@ -102,8 +101,8 @@ def test_two_models_side_by_side(data: Path, tmp_path: Path) -> None:
     assert len(pointing) == 12
     assert {item.settings["tolerance"] for item in pointing} == {2.0}
     assert {figure.images for item in pointing for figure in item.figures[:1]} == {3}
-    dear = [item for item in results.measures if item.measure == "occlusion_correlation"]
-    assert max(figure.images for item in dear for figure in item.figures) == 2
+    limited = [item for item in results.measures if item.measure == "occlusion_correlation"]
+    assert max(figure.images for item in limited for figure in item.figures) == 2
     found = values(results)
     for source in ("random", "centre", "edges"):  # they ask no model: the same maps for both
         one, two = (
@@ -125,7 +124,7 @@ def test_two_models_side_by_side(data: Path, tmp_path: Path) -> None:
 
 def test_goes_on_with_more_models_and_measures(data: Path, tmp_path: Path) -> None:
     """What was measured stays, and is not measured again."""
-    drawn = "--split all --images 4 --resamples 100 --methods gcm,centre".split()
+    drawn = ["--split", "all", "--images", "4", "--resamples", "100", "--methods", "gcm,centre"]
     common = ("--data", data, "--out", tmp_path, *drawn)
     assert konkyo("evaluate", GCM, *common, "--measures", "energy").exit_code == 0
     first = values(results_in(tmp_path))
@@ -144,7 +143,18 @@ def test_goes_on_with_more_models_and_measures(data: Path, tmp_path: Path) -> No
 
 
 def test_other_settings_want_another_folder(data: Path, tmp_path: Path) -> None:
-    chosen = "--split all --images 2 --resamples 100 --methods centre --measures pointing".split()
+    chosen = [
+        "--split",
+        "all",
+        "--images",
+        "2",
+        "--resamples",
+        "100",
+        "--methods",
+        "centre",
+        "--measures",
+        "pointing",
+    ]
     common = ("evaluate", GCM, "--data", data, "--out", tmp_path, *chosen)
     assert konkyo(*common).exit_code == 0
     result = konkyo(*common, "--set", "pointing.tolerance=1")
@@ -187,7 +197,7 @@ def test_broken_images_end_it_or_are_counted(data: Path, tmp_path: Path) -> None
                 (data / "images" / label / f"{number}.png").read_bytes()
             )
     (root / "cat" / "1.png").write_bytes(b"no picture")
-    chosen = "--split all --resamples 100 --measures classification".split()
+    chosen = ["--split", "all", "--resamples", "100", "--measures", "classification"]
     common = ("evaluate", GCM, "--data", root, "--out", tmp_path / "out", *chosen)
     result = konkyo(*common)
     assert result.exit_code == 1
@@ -213,7 +223,7 @@ main()
 
 def test_an_interrupt_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
     """Ctrl-C in the second batch, in a process of its own."""
-    chosen = "--measures alone,classification --split all --batch-size 8".split()
+    chosen = ["--measures", "alone,classification", "--split", "all", "--batch-size", "8"]
     arguments = ["evaluate", str(GCM), "--data", str(data), *chosen]
     ended = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, *arguments, "--out", str(tmp_path)],

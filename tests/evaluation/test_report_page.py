@@ -87,7 +87,7 @@ def test_the_first_screen_says_which_map_to_look_at(page: Element) -> None:
         "Yes better: insertion and deletion, occlusion",
     ]
     assert (
-        found["guided_backprop"][0] == "Not proven: more images may settle it. Until then, do not rely on it."
+        found["guided-backprop"][0] == "Not proven: more images may settle it. Until then, do not rely on it."
     )
     ids = {element.get("id") for element in page.iter()}
     targets = [link.get("href", "")[1:] for link in page.iter("a")]
@@ -99,7 +99,7 @@ def test_who_does_not_beat_the_best_baseline_is_told_so(page: Element) -> None:
     told = text(classed(section(page, "Pointing game"), "against")[0])
     assert told == (
         "Best map that never asks the model: centre, 0.33. Better: attention and gradcam. "
-        "Not shown to be better, the intervals overlap: guided_backprop."
+        "Not shown to be better, the intervals overlap: guided-backprop."
     )
     assert not classed(section(page, "Stability under JPEG"), "against")
 
@@ -288,11 +288,11 @@ def test_a_large_evaluation_stays_small(tmp_path: Path) -> None:
     methods = (
         "attention",
         "gradcam",
-        "guided_backprop",
+        "guided-backprop",
         "occlusion",
         "rise",
         "cam",
-        "guided_gradcam",
+        "guided-gradcam",
         "counterfactual",
     )
     noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3)).astype(np.uint8)

@@ -266,6 +266,9 @@ def test_models_are_compared_on_the_same_images(tmp_path: Path) -> None:
     one, two = results.measures
     assert (one.candidate, two.candidate) == ("toy/1", "other/1")
     assert one.figures == two.figures
+    twins = Pictures([pictures().items[0]] * 2)
+    with pytest.raises(ValueError, match="pictures: 2 images are called"):
+        evaluate([Subject(candidate, twins)], choices, config, tmp_path)
     with pytest.raises(ValueError, match="there are no images"):
         evaluate([Subject(candidate, Pictures([]))], choices, config, tmp_path)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from konkyo.evaluation.candidate import Candidate
+from konkyo.evaluation.passes import largest_batch
 from konkyo.imaging import UInt8
 from konkyo.models.card import ModelCard
 from konkyo.perturbation import explain
@@ -107,7 +108,16 @@ class Contribution(MethodSource):
 
 
 class PerturbationSource(Source):
-    """Occlusion or RISE, an image at a time."""
+    """Occlusion or RISE, an image at a time.
+
+    Args:
+        name: of the method.
+        parameters: of the method, where they are not its defaults.
+    """
+
+    def __init__(self, name: str, **parameters: Any) -> None:
+        super().__init__(name)
+        self._parameters = parameters
 
     def maps(self, candidate: Candidate, pixels: Tensor, targets: Tensor) -> Tensor:
         """See ``Source.maps``."""
@@ -115,8 +125,9 @@ class PerturbationSource(Source):
         def predict(images: UInt8) -> Float32:
             return candidate.logits(torch.from_numpy(images)).cpu().numpy()
 
+        size = largest_batch(candidate.device, candidate.size)
         found = [
-            explain(predict, image, of_image, method=self.name)
+            explain(predict, image, of_image, method=self.name, batch_size=size, **self._parameters)
             for image, of_image in zip(pixels.cpu().numpy(), targets.tolist(), strict=True)
         ]
         return torch.from_numpy(np.stack(found)).to(candidate.device)

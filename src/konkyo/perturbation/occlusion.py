@@ -107,8 +107,8 @@ class Occlusion(Perturbation):
         return np.asarray(self._drops / np.maximum(self._covered, 1), np.float32)
 
 
-def _grid(size: tuple[int, int], parameters: OcclusionParameters) -> tuple[int, list[int], list[int]]:
-    """Side of the squares, and where they begin, down and across.
+def square(size: tuple[int, int], parameters: OcclusionParameters) -> tuple[int, int]:
+    """Side of the squares and the step from one to the next, for an input of H, W.
 
     Raises:
         InvalidParameter: as ``Occlusion``.
@@ -124,5 +124,15 @@ def _grid(size: tuple[int, int], parameters: OcclusionParameters) -> tuple[int, 
         raise InvalidParameter(
             f"stride: {stride} pixels leave gaps between patches of {patch}", parameter="stride"
         )
+    return patch, stride
+
+
+def _grid(size: tuple[int, int], parameters: OcclusionParameters) -> tuple[int, list[int], list[int]]:
+    """Side of the squares, and where they begin, down and across.
+
+    Raises:
+        InvalidParameter: as ``Occlusion``.
+    """
+    patch, stride = square(size, parameters)
     rows, columns = ([*range(0, side - patch, stride), side - patch] for side in size)
     return patch, rows, columns
