@@ -16,8 +16,11 @@ from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 from konkyo.imaging import ResizeMode
 from konkyo.service.demo import running_server
 from konkyo.service.settings import ZOO
+from konkyo.study.database import Database
+from konkyo.study.store import Store
 
 from .look import CROP, GCM, IMAGENET, SQUASH, Visit
+from .studies import Opening, Sitting, Study, make_study
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = [
@@ -126,3 +129,52 @@ def visit(
         visit.page.close()
     assert visit.complaints == []
     assert {url for url in visit.urls if not url.startswith((server + "/", "blob:", "data:"))} == set()
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, str]]:
+    """A database of studies, and the address of a server of it; models matter to nobody there."""
+    folder = tmp_path_factory.mktemp("studies")
+    (folder / "models").mkdir()
+    (folder / "models" / GCM).symlink_to(ZOO / GCM)
+    database = Database(str(folder / "studies.db"), create=True)
+    options = ("--repository", str(folder / "models"), "--engine", "fake", "--log-level", "error")
+    with running_server(*options, "--studies", str(folder / "studies.db")) as address:
+        yield Store(database), address
+    database.close()
+
+
+@pytest.fixture
+def study(studies: tuple[Store, str]) -> Study:
+    """A study of three images with four maps each, and one subject."""
+    return make_study(*studies)
+
+
+@pytest.fixture
+def sit(chromium: Browser, study: Study) -> Iterator[Opening]:
+    """A way to sit down at a study; at the end no console complains but of what could not be fetched."""
+    sittings: list[Sitting] = []
+    contexts: list[BrowserContext] = []
+
+    def open_(
+        of: Study = study, subject: int = 0, context: BrowserContext | None = None, **options: Any
+    ) -> Sitting:
+        if context is None:
+            context = chromium.new_context(**{**WINDOW, **options})
+            context.set_default_timeout(20_000)
+            contexts.append(context)
+        sittings.append(Sitting(context.new_page(), of, subject))
+        return sittings[-1]
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert [text for sitting in sittings for text in sitting.complaints if "Failed to load" not in text] == []
+
+
+@pytest.fixture
+def sitting(sit: Opening) -> Sitting:
+    """A subject at the first image."""
+    sitting = sit()
+    sitting.begin()
+    return sitting

@@ -156,7 +156,7 @@ def test_the_documentation_works_under_its_policy(chromium: Browser, guarded: Gu
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(f"{guarded.address}/docs")
     page.get_by_role("button", name="Authorize").click()
-    page.locator("#auth-bearer-value").fill(guarded.keys["predicts"])
+    page.locator("#auth-bearer-value").first.fill(guarded.keys["predicts"])
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Close").first.click()
     page.locator("#operations-v1-list_models_v1_models_get").click()

@@ -125,6 +125,7 @@ function doubt(on) {
 function end() {
   turn += 1;
   current = null;
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   document.title = study.title;
   sync();
   if (study.finished) return showPlain(words.THANKS);
@@ -137,7 +138,7 @@ async function send() {
   await saver.flush();
   try {
     if (study.items.every(({ state }) => state === "done")) study.finished = (await persist(finish)).finished;
-    else return proceed(); // another window made one of them a draft again
+    else return proceed(); // one was overtaken by a draft
   } catch (error) {
     return refused(error);
   }
@@ -160,7 +161,8 @@ function refused(error) {
   if (error.code === "study_closed" || error.code === "study_finished") {
     Object.assign(study, error.code === "study_closed" ? { closed: true } : { finished: true });
     end();
-  } else if (error.status === 401 || error.status === 404) showPlain(words.WRONG_LINK);
+  } else if (error.code === "study_unfinished") location.reload(); // another window made one of them a draft again
+  else if (error.status === 401 || error.status === 404) showPlain(words.WRONG_LINK);
   else warn(words.unsavedWords(error.message));
 }
 
@@ -175,7 +177,9 @@ function sync() {
   return overview.sync(study.items, current?.item);
 }
 
-byId("next").addEventListener("click", next);
+// An answer is not given by a click or a key that was meant for the one before.
+byId("next").addEventListener("click", ({ detail }) => (detail < 2 ? next() : null));
+byId("next").addEventListener("keydown", (event) => (event.repeat ? event.preventDefault() : null));
 byId("previous").addEventListener("click", previous);
 byId("overview-button").addEventListener("click", () => overview.open(study.items, current?.item));
 byId("skip").addEventListener("click", () => byId("main").focus()); // a link to #main would replace the token
