@@ -18,12 +18,15 @@ from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from konkyo.errors import KonkyoError
+from konkyo.evaluation.config import EvaluateConfig
 from konkyo.imaging import Interpolation, ResizeMode
 from konkyo.options import options_from
 from konkyo.service.settings import Settings
+from konkyo.study.commands import app as study_commands
 from konkyo.training.config import Selection, TrainConfig
 
 if TYPE_CHECKING:
+    from konkyo.evaluation.recording import Subject
     from konkyo.export.parity import Parity
     from konkyo.models.bundle import Bundle
     from konkyo.models.registry import Network
@@ -50,6 +53,9 @@ def _one_line(error: Exception) -> str:
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+app.add_typer(study_commands, name="study")
 
 
 @app.callback()
@@ -293,6 +299,98 @@ def dissect(
         f"by {len(images):,} images; with the masks of other images {dissection.by_chance(threshold)} would"
     )
     typer.echo(f"the names are in {out}")
+
+
+@app.command()
+@options_from(EvaluateConfig)
+def evaluate(
+    bundles: Annotated[
+        list[Path], typer.Argument(help="folders of versions, such as zoo/gcm-cifar10/1; compared")
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the report")],
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="parameter of a measure, MEASURE.NAME=VALUE, repeatable"),
+    ] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="the most images for a dear measure, MEASURE=N, repeatable")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="begin anew, also where records are")] = False,
+    **settings: Any,
+) -> None:
+    """Ask whether maps are true: measure models and their explanations, and write a report.
+
+    `konkyo measures` lists the measures and methods. Started again after whatever ended it, it goes on
+    where it stopped. Exit code 75: a signal came.
+    """
+    from konkyo.evaluation.evaluating import evaluate as measure
+    from konkyo.evaluation.looking import Viewer
+    from konkyo.evaluation.planning import choose
+    from konkyo.evaluation.report import write_report
+
+    config = EvaluateConfig(**settings)
+    choices = choose(config.named("measures"), setting or (), limit or ())  # before anything is read
+    subjects = _subjects(bundles, config)
+    if config.ordered or subjects[0].examples.ordered:
+        choices = choose(config.named("measures"), setting or (), limit or (), ordered=True)
+    try:
+        results = measure(subjects, choices, config, out, command=_command(), restart=restart)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; start it again to go on", err=True)
+        raise typer.Exit(75) from None
+    for item in results.data.skipped:
+        typer.echo(f"skipped, cannot be read: {item}")
+    for measured in results.measures:
+        if measured.unsuited:
+            by = f", {measured.source}" if measured.source else ""
+            typer.echo(f"not taken: {measured.measure} of {measured.candidate}{by}: {measured.unsuited}")
+    typer.echo(
+        f"{results.data.images:,} images, maps of {results.data.explained:,}: the report is in "
+        f"{write_report(results, Viewer(subjects), out)}"
+    )
+
+
+def _subjects(bundles: list[Path], config: EvaluateConfig) -> list[Subject]:
+    """The models, each with the data as its network sees it."""
+    from konkyo.evaluation.candidate import Candidate
+    from konkyo.evaluation.evaluating import device_of
+    from konkyo.evaluation.recording import Subject
+    from konkyo.models.bundle import read_bundle
+    from konkyo.training.examples import open_examples
+
+    device = device_of(config.device)
+    found = [read_bundle(path) for path in bundles]
+    return [
+        Subject(
+            Candidate.load(bundle, device),
+            open_examples(
+                config.data,
+                bundle.card.input,
+                bundle.card.labels,
+                data_root=config.data_root,
+                split=config.split,
+                fold=config.fold,
+                seed=config.seed,
+                masks=None if config.masks is None else Path(config.masks),
+                classes=None if config.classes is None else Path(config.classes),
+            ),
+        )
+        for bundle in found
+    ]
+
+
+@app.command("measures")
+def list_measures(
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(help="folders of versions, whose methods are listed too")
+    ] = None,
+) -> None:
+    """List what `konkyo evaluate` can measure, with every parameter; of bundles their methods."""
+    from konkyo.evaluation.listing import lines
+    from konkyo.models.bundle import read_bundle
+
+    for line in lines(read_bundle(path).card for path in bundles or ()):
+        typer.echo(line)
 
 
 @app.command()

@@ -129,13 +129,40 @@ ABOVE, ACROSS, BELOW = (0.6, 0.7), (0.45, 0.7), (0.1, 0.2)
         ({"pointing": ABOVE, "energy": BELOW}, "part"),
         ({"pointing": ACROSS, "energy": BELOW}, "open"),
         ({"pointing": BELOW}, "no"),
-        ({"insertion_deletion": ABOVE}, "unknown"),
+        ({"occlusion_correlation": ABOVE}, "unknown"),
         ({"expert_map": ABOVE}, "unknown"),
         ({}, "unknown"),
     ],
 )
 def test_a_verdict_needs_every_measure_of_its_question(outcomes: Any, state: str) -> None:
     assert verdict(compared(**outcomes), MODEL, "gradcam", "place").state == state
+
+
+def test_what_every_map_must_pass_is_no_merit() -> None:
+    def shuffled(share: float) -> MeasureResult:
+        alike = figure("correlation_all", 0.1, 0.05, 0.15, better="lower")
+        return measured("randomization", "gradcam", alike, figure("unchanged_all", share, better="lower"))
+
+    assert verdict([shuffled(0.1)], MODEL, "gradcam", "decision").state == "unknown"
+    beaten = compared(occlusion_correlation=ABOVE)
+    found = verdict([shuffled(0.1), *beaten], MODEL, "gradcam", "decision")
+    assert (found.state, [item.outcome for item in found.comparisons]) == ("yes", ["passes", "better"])
+    assert verdict([shuffled(0.6), *beaten], MODEL, "gradcam", "decision").state == "no"
+    lead = glance(results(shuffled(0.6), *beaten)).leads[0]
+    assert (lead.map, lead.trusted, lead.text) == (
+        "gradcam", False, "better than a map that never asks the model in 1 of 1 measure of the decision",
+    )  # fmt: skip
+
+
+def test_a_measure_may_be_judged_by_another_than_its_first_figure() -> None:
+    def both(source: str, first: float, score: float) -> MeasureResult:
+        figures = [
+            figure(name, v, v - 0.05, v + 0.05) for name, v in (("insertion", first), ("score", score))
+        ]
+        return measured("insertion_deletion", source, *figures)
+
+    taken = [both("gradcam", 0.9, 0.2), both("centre", 0.1, 0.5)]
+    assert verdict(taken, MODEL, "gradcam", "decision").state == "no"
 
 
 def test_too_few_images_decide_nothing() -> None:
@@ -159,7 +186,7 @@ def test_the_best_baseline_of_the_same_model_must_be_beaten() -> None:
 
 def test_the_lead_names_the_map_that_beats_most() -> None:
     lead = glance(realistic()).leads[0]
-    assert lead.map == "attention"
+    assert (lead.map, lead.trusted) == ("attention", True)
     assert lead.text == (
         "better than a map that never asks the model in 3 of 4 measures of place "
         "and 2 of 2 measures of the decision"

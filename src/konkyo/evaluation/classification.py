@@ -1,6 +1,6 @@
 """How well the classes are told apart, for data whose classes are uneven or ordered.
 
-Thin, typed fronts of scikit-learn.
+By counting, so that an interval by a thousand resamples takes a second; scikit-learn says the same.
 
 Shape legend: n images, N classes.
 """
@@ -11,9 +11,9 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import cohen_kappa_score, confusion_matrix, recall_score
 
 Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 
 def confusion(labels: Int64, predictions: Int64, classes: int) -> Int64:
@@ -31,8 +31,26 @@ def confusion(labels: Int64, predictions: Int64, classes: int) -> Int64:
         ValueError: no images, not as many labels as predictions, or an index that is no class.
     """
     _check(labels, predictions, classes)
-    counts: Int64 = confusion_matrix(labels, predictions, labels=np.arange(classes))
-    return counts
+    counts = np.bincount(labels * classes + predictions, minlength=classes**2)
+    return counts.reshape(classes, classes)
+
+
+def recalls(labels: Int64, predictions: Int64, classes: int) -> Float64:
+    """Of each class the share of its images that is found (N,); NaN of a class without images.
+
+    Args:
+        labels: class indices (n,).
+        predictions: class indices (n,).
+        classes: N.
+
+    Raises:
+        ValueError: as ``confusion``.
+    """
+    _check(labels, predictions, classes)
+    there = np.bincount(labels, minlength=classes)
+    found = np.bincount(labels[labels == predictions], minlength=classes)
+    shares: Float64 = np.divide(found, there, out=np.full(classes, math.nan), where=there > 0)
+    return shares
 
 
 def balanced_accuracy(labels: Int64, predictions: Int64, classes: int) -> float:
@@ -51,9 +69,7 @@ def balanced_accuracy(labels: Int64, predictions: Int64, classes: int) -> float:
     Raises:
         ValueError: as ``confusion``.
     """
-    _check(labels, predictions, classes)
-    # scikit-learn's own balanced_accuracy_score is this, and warns of classes that are only predicted.
-    return float(recall_score(labels, predictions, labels=np.unique(labels), average="macro"))
+    return float(np.nanmean(recalls(labels, predictions, classes)))
 
 
 def quadratic_weighted_kappa(labels: Int64, predictions: Int64, classes: int) -> float:
@@ -75,11 +91,11 @@ def quadratic_weighted_kappa(labels: Int64, predictions: Int64, classes: int) ->
     Raises:
         ValueError: as ``confusion``.
     """
-    _check(labels, predictions, classes)
-    if len(np.union1d(labels, predictions)) == 1:
-        return math.nan
-    grades = np.arange(classes)
-    return float(cohen_kappa_score(labels, predictions, labels=grades, weights="quadratic"))
+    observed = confusion(labels, predictions, classes)
+    distances = np.square(np.subtract.outer(np.arange(classes), np.arange(classes)))
+    expected = np.outer(observed.sum(axis=1), observed.sum(axis=0)) / len(labels)
+    by_chance = (distances * expected).sum()
+    return float(1 - (distances * observed).sum() / by_chance) if by_chance else math.nan
 
 
 def _check(labels: Int64, predictions: Int64, classes: int) -> None:
@@ -87,6 +103,6 @@ def _check(labels: Int64, predictions: Int64, classes: int) -> None:
         raise ValueError(
             f"a prediction is needed for each label: {len(labels)} labels, {len(predictions)} predictions"
         )
-    found = np.union1d(labels, predictions)
-    if found[0] < 0 or found[-1] >= classes:
-        raise ValueError(f"classes are 0 to {classes - 1}, found {found[0]} to {found[-1]}")
+    lowest, highest = min(labels.min(), predictions.min()), max(labels.max(), predictions.max())
+    if lowest < 0 or highest >= classes:
+        raise ValueError(f"classes are 0 to {classes - 1}, found {lowest} to {highest}")

@@ -18,19 +18,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from konkyo.errors import KonkyoError
+from konkyo.evaluation.marking import require_aspect
 from konkyo.imaging import Decoded, UInt8, decode, open_image, prepare
 from konkyo.models.card import InputSpec
 
 PANOPTIC = "panoptic.json"
 
 Bool = npt.NDArray[np.bool_]
+Segments = npt.NDArray[np.int64]
 
 
 class ConceptImage(NamedTuple):
@@ -45,11 +47,18 @@ class ConceptImage(NamedTuple):
     masks: dict[int, Bool]
 
 
-class _Mask(NamedTuple):
-    """A file, and what it shows: one concept, or segments by their number."""
+class MaskFile(NamedTuple):
+    """A mask.
+
+    Attributes:
+        path: of the file.
+        shows: one concept, or the concept of each segment by its number.
+        crowds: segments of many things that nobody told apart.
+    """
 
     path: Path
     shows: int | Mapping[int, int]
+    crowds: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -60,11 +69,13 @@ class ConceptImages:
         concepts: names, sorted.
         images: files, sorted.
         masks: those of each image.
+        licence: of the images, where the folder tells.
     """
 
     concepts: tuple[str, ...]
     images: tuple[Path, ...]
-    masks: tuple[tuple[_Mask, ...], ...]
+    masks: tuple[tuple[MaskFile, ...], ...]
+    licence: str = "not stated"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -82,9 +93,9 @@ class ConceptImages:
         try:
             decoded = _open(path)
             pixels, _ = cropped(decoded, interpolation=spec.interpolation)
-            for path, shows in self.masks[index]:
+            for path, shows, _ in self.masks[index]:
                 mask = _open(path, mask=True)
-                _require_aspect(mask.image, decoded.image)
+                require_aspect(mask.image.size, decoded.image.size)
                 values, _ = cropped(mask, interpolation="nearest")
                 masks |= {
                     concept: inside for concept, inside in _inside(values, shows).items() if inside.any()
@@ -94,8 +105,12 @@ class ConceptImages:
         return ConceptImage(pixels, masks)
 
 
-def open_concepts(root: Path) -> ConceptImages:
+def open_concepts(root: Path, masks: Path | None = None) -> ConceptImages:
     """List the photos and masks of a folder.
+
+    Args:
+        root: the folder.
+        masks: the folder of the masks; default: ``ROOT/masks``.
 
     Raises:
         ValueError: the folder has none of the layouts, or files of it are missing.
@@ -103,37 +118,50 @@ def open_concepts(root: Path) -> ConceptImages:
     images = {path.stem: path for path in _files(root / "images")}
     if not images:
         raise ValueError(f"{root / 'images'}: no images here")
-    found = _panoptic(root, images) if (root / PANOPTIC).is_file() else _folders(root, images)
+    listed = _panoptic if (root / PANOPTIC).is_file() else _folders
+    found = listed(root, masks or root / "masks", images)
     if not found.concepts:
         raise ValueError(f"{root}: no masks; expected masks/CONCEPT/NAME.png, or {PANOPTIC}")
     return found
 
 
-def _folders(root: Path, images: Mapping[str, Path]) -> ConceptImages:
-    folders = sorted(path for path in (root / "masks").glob("*") if path.is_dir())
-    masks: dict[str, list[_Mask]] = {name: [] for name in images}
+def open_segments(path: Path) -> Segments:
+    """The number of the segment of each pixel of a panoptic mask (h, w).
+
+    Raises:
+        KonkyoError: it is not an image we read.
+        OSError: it cannot be read.
+    """
+    return _numbers(np.asarray(_open(path, mask=True).image))
+
+
+def _folders(root: Path, masks_root: Path, images: Mapping[str, Path]) -> ConceptImages:
+    folders = sorted(path for path in masks_root.glob("*") if path.is_dir())
+    masks: dict[str, list[MaskFile]] = {name: [] for name in images}
     for concept, folder in enumerate(folders):
         for path in _files(folder):
             if path.stem not in masks:
                 raise ValueError(f"{path}: there is no image {path.stem} in {root / 'images'}")
-            masks[path.stem].append(_Mask(path, concept))
+            masks[path.stem].append(MaskFile(path, concept))
     return ConceptImages(
         tuple(folder.name for folder in folders), tuple(images.values()), tuple(map(tuple, masks.values()))
     )
 
 
-def _panoptic(root: Path, images: Mapping[str, Path]) -> ConceptImages:
+def _panoptic(root: Path, masks_root: Path, images: Mapping[str, Path]) -> ConceptImages:
     try:
         content = json.loads((root / PANOPTIC).read_bytes())
         names = {item["id"]: str(item["name"]) for item in content["categories"]}
         files = {item["id"]: Path(item["file_name"]).stem for item in content["images"]}
         segments = {
             files[item["image_id"]]: (
-                root / "masks" / Path(item["file_name"]).name,
+                masks_root / Path(item["file_name"]).name,
                 {segment["id"]: names[segment["category_id"]] for segment in item["segments_info"]},
+                frozenset(segment["id"] for segment in item["segments_info"] if segment.get("iscrowd")),
             )
             for item in content["annotations"]
         }
+        licence = _licence(content)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{root / PANOPTIC}: not a panoptic file: {error!r}") from None
     if missing := sorted(images.keys() - segments.keys()):
@@ -141,10 +169,17 @@ def _panoptic(root: Path, images: Mapping[str, Path]) -> ConceptImages:
     concepts = sorted({name for stem in images for name in segments[stem][1].values()})
     place = {name: position for position, name in enumerate(concepts)}
     masks = (
-        (_Mask(segments[stem][0], {key: place[name] for key, name in segments[stem][1].items()}),)
-        for stem in images
+        (MaskFile(path, {key: place[name] for key, name in shown.items()}, crowds),)
+        for path, shown, crowds in (segments[stem] for stem in images)
     )
-    return ConceptImages(tuple(concepts), tuple(images.values()), tuple(masks))
+    return ConceptImages(tuple(concepts), tuple(images.values()), tuple(masks), licence)
+
+
+def _licence(content: Mapping[str, Any]) -> str:
+    """The names of the licences that images of a panoptic file have."""
+    names = {item["id"]: str(item["name"]) for item in content.get("licenses", ())}
+    found = {item["license"] for item in content["images"] if "license" in item}
+    return "; ".join(sorted(names[key] for key in found & names.keys())) or "not stated"
 
 
 def _files(folder: Path) -> list[Path]:
@@ -159,20 +194,16 @@ def _open(path: Path, *, mask: bool = False) -> Decoded:
     return decode(image)
 
 
-def _require_aspect(mask: Image.Image, image: Image.Image) -> None:
-    if abs(mask.height - mask.width * image.height / image.width) > 1:
-        raise ValueError(
-            f"the mask of {mask.width}x{mask.height} pixels has another aspect ratio "
-            f"than its image of {image.width}x{image.height}"
-        )
-
-
 def _inside(values: UInt8, shows: int | Mapping[int, int]) -> dict[int, Bool]:
     """Pixels (H, W, 3) of a mask -> (H, W) of each concept it shows."""
     if isinstance(shows, int):
         return {shows: values.max(axis=2) > 0}
-    segments = values.astype(np.int64) @ np.array([1, 256, 65536])
+    segments = _numbers(values)
     return {
         concept: np.isin(segments, [key for key, value in shows.items() if value == concept])
         for concept in set(shows.values())
     }
+
+
+def _numbers(values: UInt8) -> Segments:
+    return np.asarray(values.astype(np.int64) @ np.array([1, 256, 65536]))

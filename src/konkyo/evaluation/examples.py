@@ -62,17 +62,27 @@ class Example:
 
 
 class Examples(Protocol):
-    """A data set; nothing is decoded before it is asked for.
+    """A data set; nothing is decoded before it is asked for."""
 
-    Attributes:
-        name: as in the report.
-        description: which part of which data, in words, for the report.
-        licence: whether and how its pictures may be shown.
-    """
+    @property
+    def name(self) -> str:
+        """As in the report."""
+        ...
 
-    name: str
-    description: str
-    licence: str
+    @property
+    def description(self) -> str:
+        """Which part of which data, in words, for the report."""
+        ...
+
+    @property
+    def licence(self) -> str:
+        """Whether and how its pictures may be shown."""
+        ...
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the classes are grades."""
+        ...
 
     def __len__(self) -> int:
         """Their number."""
@@ -80,6 +90,10 @@ class Examples(Protocol):
 
     def names(self) -> Sequence[str]:
         """Of every example, without opening any."""
+        ...
+
+    def truths(self) -> Sequence[int | None]:
+        """Class index of every example where it is known, without opening any."""
         ...
 
     def read(self, index: int) -> Example:

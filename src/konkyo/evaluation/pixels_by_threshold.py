@@ -1,4 +1,4 @@
-"""Insertion and deletion by threshold, as in the AMB paper (Iwayoshi et al.).
+"""Pixels taken by threshold: the insertion and deletion of the AMB paper (Iwayoshi et al.).
 
 At each threshold t on the attention map, scaled to [0, 1], insertion keeps the pixels whose
 attention is at least t, deletion those below; the others are filled with one colour. Of each the
@@ -7,35 +7,51 @@ the accuracy high in insertion and lets it fall in deletion:
 
     score = insertion area - deletion area
 
-This is not the insertion and deletion of RISE (Petsiuk et al., 2018), which takes pixels by rank,
-a fixed number a step. Here a map that is high on few pixels keeps few of them in insertion and
-nearly all in deletion at most thresholds, so areas depend on how the map's values are distributed.
-``kept`` says how many pixels each threshold kept; compare methods with it in view.
+This is not the insertion and deletion of RISE (Petsiuk et al., 2018; ``pixels_by_rank``), which takes
+pixels by rank, a fixed number a step. Here a map that is high on few pixels keeps few of them in
+insertion and nearly all in deletion at most thresholds, so areas depend on how the map's values are
+distributed. ``kept`` says how many pixels each threshold kept; compare methods with it in view.
 
 The paper gives neither the thresholds nor the colour: both are ours to state.
 
-Shape legend: n images, H, W input size, h, w map grid, N classes, T thresholds, b batch.
+Shape legend: n images, B batch, H, W input size, h, w map grid, N classes, T thresholds, b images asked
+at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
-from konkyo.imaging import UInt8
+from konkyo.evaluation.parts import parts
+from konkyo.evaluation.passes import Logits
+from konkyo.evaluation.sources import enlarged
 
-Int64 = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.floating]
 Float64 = npt.NDArray[np.float64]
-Classify = Callable[[UInt8], Floats]
-"""Pixels (b, H, W, 3) uint8 to logits (b, N)."""
 
 THRESHOLDS = tuple(step / 20 for step in range(21))
+
+
+class Hits(NamedTuple):
+    """Whether each image is recognised at each threshold, on the CPU.
+
+    Attributes:
+        insertion: (B, T) bool, with the pixels at or above each threshold.
+        deletion: (B, T) bool, with the pixels below.
+        kept: (B, T) float64 share of the pixels that insertion keeps; deletion keeps the rest.
+        flat: (B,) bool, whose maps are flat.
+    """
+
+    insertion: Tensor
+    deletion: Tensor
+    kept: Tensor
+    flat: Tensor
 
 
 @dataclass(frozen=True)
@@ -61,32 +77,35 @@ class InsertionDeletion:
     @property
     def insertion_area(self) -> float:
         """Area under the curve over the range of the thresholds, so in [0, 1]; higher is better."""
-        return self._area(self.insertion)
+        return area(self.insertion, self.thresholds)
 
     @property
     def deletion_area(self) -> float:
         """Area under the curve over the range of the thresholds, so in [0, 1]; lower is better."""
-        return self._area(self.deletion)
+        return area(self.deletion, self.thresholds)
 
     @property
     def score(self) -> float:
         """Insertion area less deletion area, in [-1, 1]; higher is better."""
         return self.insertion_area - self.deletion_area
 
-    def _area(self, curve: Float64) -> float:
-        return float(np.trapezoid(curve, self.thresholds) / (self.thresholds[-1] - self.thresholds[0]))
+
+def area(curve: Float64, thresholds: Float64) -> float:
+    """Area under a curve (T,) by trapezoids, over the range of the thresholds."""
+    return float(np.trapezoid(curve, thresholds) / (thresholds[-1] - thresholds[0]))
 
 
-def insertion_deletion(
-    logits_of: Classify,
-    images: UInt8,
-    labels: Int64,
-    maps: Floats,
+@torch.no_grad()
+def threshold_hits(
+    logits_of: Logits,
+    pixels: Tensor,
+    truth: Tensor,
+    maps: Tensor,
     *,
     fill: Sequence[int],
     thresholds: Sequence[float] = THRESHOLDS,
-    batch_size: int = 64,
-) -> InsertionDeletion:
+    at_once: int = 16,
+) -> Hits:
     """Classify every image with its attended part only, and without it, at every threshold.
 
     Each map is enlarged bilinearly to the image and then scaled, lowest to highest, to [0, 1], in
@@ -95,50 +114,100 @@ def insertion_deletion(
     deletion at all others.
 
     Args:
-        logits_of: the classifier, asked 2 T times about each batch.
-        images: (n, H, W, 3).
-        labels: true classes (n,).
-        maps: (n, h, w), finite.
+        logits_of: the classifier, pixels (b, H, W, 3) uint8 to logits (b, N); asked 2 T times about
+            each image.
+        pixels: (B, H, W, 3) uint8.
+        truth: true classes (B,).
+        maps: (B, h, w), finite.
         fill: red, green and blue, 0 to 255, of the pixels taken away; the mean colour of the
             training data leaves the least trace.
         thresholds: (T,), at least 2, rising, within [0, 1].
-        batch_size: images at once; changes the time and the memory, not the result.
+        at_once: images at once; changes the time and the memory, not the result.
 
     Raises:
         ValueError: no images, not as many labels or maps, a map that is not finite, thresholds that
             do not rise within [0, 1].
     """
+    if not len(pixels) == len(truth) == len(maps) or not len(pixels):
+        raise ValueError(f"{len(pixels)} images, {len(truth)} labels, {len(maps)} maps")
+    if not maps.isfinite().all():
+        raise ValueError("a map is not finite")
+    steps = _checked(thresholds)
+    attention, flat = _scaled(maps, (pixels.shape[1], pixels.shape[2]))
+    colour = torch.tensor(tuple(fill), dtype=torch.uint8, device=pixels.device)
+    levels = torch.tensor(steps, device=pixels.device)
+    hits = torch.empty(2, len(pixels) * len(steps), dtype=torch.bool, device=pixels.device)
+    for found, inserting in zip(hits, (True, False), strict=True):
+        for part in parts(len(found), at_once):
+            numbers = torch.arange(part.start, part.stop, device=pixels.device)
+            image = numbers // len(steps)
+            above = attention[image] >= levels[numbers % len(steps), None, None]  # (b, H, W)
+            shown = pixels[image].where((above == inserting)[..., None], colour)
+            found[part] = logits_of(shown).argmax(dim=1) == truth[image]
+    kept = torch.stack([(attention >= level).double().mean(dim=(1, 2)) for level in levels], dim=1)
+    insertion, deletion = hits.view(2, len(pixels), len(steps)).cpu()
+    return Hits(insertion, deletion, kept.cpu(), flat.cpu())
+
+
+def threshold_insertion_deletion(
+    logits_of: Logits,
+    images: Tensor,
+    labels: Tensor,
+    maps: Tensor,
+    *,
+    fill: Sequence[int],
+    thresholds: Sequence[float] = THRESHOLDS,
+    batch_size: int = 64,
+) -> InsertionDeletion:
+    """The curves of a set of images; see ``threshold_hits``.
+
+    Args:
+        logits_of: the classifier, pixels (b, H, W, 3) uint8 to logits (b, N).
+        images: (n, H, W, 3) uint8.
+        labels: true classes (n,).
+        maps: (n, h, w), finite.
+        fill: see ``threshold_hits``.
+        thresholds: likewise.
+        batch_size: images at once; changes the time and the memory, not the result.
+
+    Raises:
+        ValueError: see ``threshold_hits``.
+    """
     if not len(images) == len(labels) == len(maps) or not len(images):
         raise ValueError(f"{len(images)} images, {len(labels)} labels, {len(maps)} maps")
-    if not np.isfinite(maps).all():
-        raise ValueError("a map is not finite")
+    each = [
+        threshold_hits(
+            logits_of, images[part], labels[part], maps[part], fill=fill, thresholds=thresholds,
+            at_once=batch_size,
+        )
+        for part in parts(len(images), batch_size)
+    ]  # fmt: skip
+    insertion, deletion, kept, flat = (torch.cat(column) for column in zip(*each, strict=True))
+    return InsertionDeletion(
+        _checked(thresholds),
+        insertion.double().mean(dim=0).numpy(),
+        deletion.double().mean(dim=0).numpy(),
+        kept.mean(dim=0).numpy(),
+        len(images),
+        int(flat.sum()),
+    )
+
+
+def _checked(thresholds: Sequence[float]) -> Float64:
     steps = np.asarray(thresholds, dtype=np.float64)
     if len(steps) < 2 or not (np.diff(steps) > 0).all() or steps[0] < 0 or steps[-1] > 1:
         raise ValueError("thresholds are at least 2, rising, within [0, 1]")
-    colour = np.asarray(fill, dtype=np.uint8)
-    insertion, deletion, kept = np.zeros((3, len(steps)))
-    flat = 0
-    for start in range(0, len(images), batch_size):
-        part = slice(start, start + batch_size)
-        pixels, truth = images[part], labels[part]
-        attention, are_flat = _scaled(maps[part], pixels.shape[1:3])
-        flat += int(are_flat.sum())
-        for step, threshold in enumerate(steps):
-            keep = attention >= threshold  # (b, H, W)
-            kept[step] += keep.mean(axis=(1, 2)).sum()
-            for curve, stays in ((insertion, keep), (deletion, ~keep)):
-                logits = logits_of(np.where(stays[..., None], pixels, colour))
-                curve[step] += (logits.argmax(axis=1) == truth).sum()
-    count = len(images)
-    return InsertionDeletion(steps, insertion / count, deletion / count, kept / count, count, flat)
+    return steps
 
 
-def _scaled(maps: Floats, size: Sequence[int]) -> tuple[Float64, npt.NDArray[np.bool_]]:
-    """Maps (b, h, w) -> (b, H, W) in [0, 1], and which of them are flat (b,)."""
-    enlarged = F.interpolate(
-        torch.from_numpy(maps.astype(np.float64))[:, None], size=tuple(size), mode="bilinear"
-    ).numpy()[:, 0]
-    lowest, highest = (end(enlarged, axis=(1, 2), keepdims=True) for end in (np.min, np.max))
-    flat = maps.min(axis=(1, 2)) == maps.max(axis=(1, 2))
-    scaled = (enlarged - lowest) / np.where(highest > lowest, highest - lowest, 1)
-    return np.where(flat[:, None, None], 0, scaled), flat
+def stretched(maps: Tensor) -> Tensor:
+    """Maps (B, h, w), each scaled from its lowest and highest value to 0 and 1; a flat one is 0."""
+    lowest, highest = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    return (maps - lowest) / (highest - lowest).where(highest > lowest, 1)
+
+
+def _scaled(maps: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Maps (B, h, w) -> (B, H, W) float64 in [0, 1], and which of them are flat (B,)."""
+    flat = maps.amin(dim=(1, 2)) == maps.amax(dim=(1, 2))
+    whole = stretched(enlarged(maps.double()[None], size)[0])
+    return whole.masked_fill(flat[:, None, None], 0), flat

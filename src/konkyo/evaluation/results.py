@@ -26,7 +26,8 @@ class FigureResult(_Part):
         value: None where there is none.
         low, high: ends of its interval, None of fewer than 2 images.
         images: how many images, or things in them, it rests on.
-        few: whether they are fewer than ``FEW``.
+        units: of how many images, or groups of images, they are: what an interval counts as independent.
+        few: whether these are fewer than ``FEW``.
     """
 
     name: str
@@ -36,6 +37,7 @@ class FigureResult(_Part):
     low: float | None
     high: float | None
     images: int
+    units: int | None = None
     few: bool
 
 
@@ -49,6 +51,18 @@ class CurveResult(_Part):
     y: tuple[float | None, ...]
     low: tuple[float | None, ...]
     high: tuple[float | None, ...]
+
+
+class MatrixResult(_Part):
+    """A table of counts, R by C."""
+
+    name: str
+    title: str
+    row_title: str
+    column_title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
 
 
 class WorstCase(_Part):
@@ -75,6 +89,8 @@ class MeasureResult(_Part):
         source: of the maps; None for a measure of the model alone.
         settings: the measure's parameters.
         unsuited: why it was not taken; then the rest is empty.
+        notes: sentences that belong to the figures.
+        worst_by: title of the statistic that the worst cases come from.
         seconds: how long it took, maps not counted.
     """
 
@@ -87,6 +103,9 @@ class MeasureResult(_Part):
     unsuited: str | None = None
     figures: tuple[FigureResult, ...] = ()
     curves: tuple[CurveResult, ...] = ()
+    matrices: tuple[MatrixResult, ...] = ()
+    notes: tuple[str, ...] = ()
+    worst_by: str = ""
     worst: tuple[WorstCase, ...] = ()
     seconds: float = 0
 
@@ -105,10 +124,11 @@ class DataResult(_Part):
     """What it was evaluated on.
 
     Attributes:
-        images: how many examples there are.
+        images: how many examples there are that can be read.
         explained: how many of them maps were measured on.
         marked: how many of these have something marked in them.
         grouped: whether intervals are by groups of images.
+        skipped: of each image that cannot be read, what is wrong with it.
     """
 
     name: str
@@ -118,6 +138,7 @@ class DataResult(_Part):
     explained: int
     marked: int
     grouped: bool
+    skipped: tuple[str, ...] = ()
 
 
 class Results(_Part):

@@ -94,7 +94,6 @@ class InsertionDeletionByPixels(Measure):
         if self._parameters.saliency == "signed":
             saliency = maps[:, 0].where(finite[:, None, None], 0)
         images = self._quick.classifier.normalise(batch.pixels.to(maps.device))
-        images = images.contiguous(memory_format=torch.channels_last)
         scores = insertion_deletion(
             self._quick.logits_of_normalised,
             images,

@@ -1,0 +1,76 @@
+"""Worst cases looked at again: the image as the network saw it, its map, what was marked.
+
+Shape legend: H, W input size, n boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from konkyo.errors import KonkyoError
+from konkyo.evaluation.candidate import Candidate
+from konkyo.evaluation.examples import Bool, Example, Float64
+from konkyo.evaluation.recording import Subject
+from konkyo.evaluation.report.look import Look
+from konkyo.evaluation.results import MeasureResult, WorstCase
+from konkyo.evaluation.sources import find_source
+
+
+class Viewer:
+    """Looks at worst cases, for the report.
+
+    Args:
+        subjects: the models and data of the run.
+    """
+
+    def __init__(self, subjects: Sequence[Subject]) -> None:
+        self._subjects = {subject.candidate.name: subject for subject in subjects}
+        self._positions = {name: place for place, name in enumerate(subjects[0].examples.names())}
+
+    def __call__(self, measured: MeasureResult, case: WorstCase) -> Look | None:
+        """Read the image anew, and explain it anew; None if it cannot be read any more."""
+        candidate, examples = self._subjects[measured.candidate]
+        try:
+            example = examples.read(self._positions[case.example])
+        except (KonkyoError, ValueError, OSError):
+            return None
+        pixels = torch.tensor(example.pixels)[None]
+        probabilities = candidate.logits(pixels).softmax(dim=1)[0].cpu().numpy()
+        predicted, labels = int(probabilities.argmax()), candidate.card.labels
+        seen = Look(
+            pixels=example.pixels,
+            file=example.name,
+            predicted=labels[predicted],
+            probability=float(probabilities[predicted]),
+            truth=None if example.truth is None else labels[example.truth],
+            mask=_mask(example, case.about),
+            boxes=_boxes(example, case.about),
+        )
+        return seen if measured.source is None else _with_map(seen, candidate, measured.source, case, pixels)
+
+
+def _with_map(seen: Look, candidate: Candidate, name: str, case: WorstCase, pixels: torch.Tensor) -> Look:
+    source = find_source(name, candidate)
+    target = -1 if case.target is None else case.target
+    maps = source.maps(candidate, pixels, torch.tensor([[target]], device=candidate.device))
+    explained = seen.predicted if case.target is None else candidate.card.labels[case.target]
+    return seen._replace(
+        map=maps[0, 0].float().cpu().numpy(),
+        explained=explained if source.class_specific else None,
+        importance=source.importance,
+    )
+
+
+def _mask(example: Example, about: str) -> Bool | None:
+    """Of the thing the case is about, or of all things: (H, W)."""
+    things = [thing for thing in example.marked or () if about in ("", thing.name)]
+    return np.logical_or.reduce([thing.mask for thing in things]) if things else None
+
+
+def _boxes(example: Example, about: str) -> Float64 | None:
+    """Likewise: (n, 4)."""
+    things = [thing for thing in example.marked or () if about in ("", thing.name)]
+    return np.concatenate([thing.boxes for thing in things]) if things else None
