@@ -21,7 +21,7 @@ from konkyo.evaluation.attention import (
     mean_by_size,
 )
 from konkyo.evaluation.classification import balanced_accuracy, quadratic_weighted_kappa
-from konkyo.evaluation.insertion_deletion import insertion_deletion
+from konkyo.evaluation.pixels_by_threshold import threshold_insertion_deletion
 from konkyo.models.attention import AttentionNetwork, area_resample, touched
 from konkyo.models.classifier import Classifier
 from konkyo.models.registry import build
@@ -87,11 +87,11 @@ def _figures(classifier: Classifier, data: ImageData, *, curves: bool) -> dict[s
 
 
 def _curves(classifier: Classifier, data: ImageData, maps: np.ndarray) -> dict[str, Any]:
-    found = insertion_deletion(
-        lambda pixels: answers(classifier, Images(pixels, np.zeros(len(pixels), np.int64)))[0],
-        data.test.pixels,
-        data.test.labels,
-        maps,
+    found = threshold_insertion_deletion(
+        classifier,
+        torch.from_numpy(data.test.pixels),
+        torch.from_numpy(data.test.labels),
+        torch.from_numpy(maps),
         fill=data.train.pixels.mean(axis=(0, 1, 2)).round().astype(int).tolist(),
         thresholds=THRESHOLDS,
     )

@@ -87,11 +87,12 @@ class Run:
     name: str
     command: str
     after: tuple[str, ...] = ()
+    root: Path = RUNS
 
     @property
     def folder(self) -> Path:
         """Where it leaves its checkpoints."""
-        return RUNS / self.name
+        return self.root / self.name
 
     @property
     def wants_curves(self) -> bool:

@@ -6,9 +6,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from experiments.plan import Run, plan
+from experiments.plan import Run
 
 DONE = "seconds"
 """File of a finished run: the time it took."""
@@ -19,16 +20,16 @@ def is_done(run: Run) -> bool:
     return (run.folder / DONE).exists()
 
 
-def run_all(jobs: int, wanted: str = "") -> None:
+def run_all(runs: Sequence[Run], jobs: int, wanted: str = "") -> None:
     """Run what is not done and whose name contains ``wanted``, each process on one thread.
 
     Raises:
         RuntimeError: a command failed; those that were running are finished first.
     """
-    pending = [run for run in plan() if wanted in run.name and not is_done(run)]
+    pending = [run for run in runs if wanted in run.name and not is_done(run)]
     running: dict[Future[None], Run] = {}
     failed: list[str] = []
-    done = {run.name for run in plan() if is_done(run)}
+    done = {run.name for run in runs if is_done(run)}
     with ThreadPoolExecutor(jobs) as pool:
         while (pending and not failed) or running:
             ready = [run for run in pending if set(run.after) <= done]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments import maps
+from experiments.markdown import table
 from experiments.measure import MEASURES
 from experiments.plan import DATA, MINING, RUNS, SEEDS, SELECTIONS, SHARES, plan
 from experiments.run import is_done
@@ -27,9 +29,12 @@ assert VARIANTS.keys() == MINING.keys()
 
 
 def write_tables() -> None:
-    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end -->`` by the table of that name."""
+    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end -->`` by the table of that name.
+
+    Training runs that are not here leave their tables as they are.
+    """
     text = RESULTS.read_text(encoding="utf-8")
-    for name, lines in {
+    trained = {
         "backbone": _networks(("backbone", "abn")),
         "mining": _mining(),
         "multiscale": _networks(("abn", "multiscale")),
@@ -37,12 +42,14 @@ def write_tables() -> None:
         "tuning": _tuning(),
         "correction": _correction(),
         "commands": _commands(),
-    }.items():
+    }
+    here = any(is_done(run) for run in plan())
+    for name, lines in {**(trained if here else {}), **dict(maps.tables())}.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(text):
             raise ValueError(f"{RESULTS} has no place for the table {name}")
-        table = "\n".join(lines)
-        text = pattern.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+        body = "\n".join(lines)
+        text = pattern.sub(lambda found, body=body: f"{found[1]}{body}\n{found[2]}", text)
     RESULTS.write_text(text, encoding="utf-8")
 
 
@@ -54,14 +61,6 @@ def _found(name: str) -> dict[str, Any] | None:
 def _seeds(name: str) -> list[dict[str, Any]]:
     """The figures of every seed of a run that has them."""
     return [found for seed in SEEDS if (found := _found(f"{name}-{seed}"))]
-
-
-def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    heads = list(heads)
-    yield f"| {' | '.join(heads)} |"
-    yield f"|{'---|' * len(heads)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
 
 
 def _percent(values: list[float]) -> str:
@@ -84,7 +83,7 @@ def _networks(networks: tuple[str, ...]) -> Iterator[str]:
                 row += [_percent([run[key] for run in runs]) for key in ("accuracy", "balanced_accuracy")]
                 row.append(_number([run["kappa"] for run in runs]) if data == "elpv" else "")
                 rows.append([*row, f"{statistics.mean(run['seconds'] for run in runs):.0f}"])
-    return _table(
+    return table(
         ("data", "network", "parameters", "accuracy, %", "balanced accuracy, %", "kappa", "seconds"), rows
     )
 
@@ -101,7 +100,7 @@ def _mining() -> Iterator[str]:
                     means = [run["scales"][0][key][0]["mean"] for run in runs if "scales" in run]
                     row.append((_percent if key == "energy_inside" else _number)(means) if means else "")
                 rows.append(row)
-    return _table(
+    return table(
         (
             "data",
             "network",
@@ -138,7 +137,7 @@ def _sizes() -> Iterator[str]:
     if found:
         bins = found["scales"][0]["map_error"]
         heads = [f"{_share(item)} ({item['images']})" for item in bins]
-    return _table(("network", "measure", *heads), rows)
+    return table(("network", "measure", *heads), rows)
 
 
 def _share(item: dict[str, Any]) -> str:
@@ -162,7 +161,7 @@ def _tuning() -> Iterator[str]:
             row.append(_percent([found["scales"][-1]["energy_inside"][0]["mean"]]))
             row.append(f"{found['scales'][-1]['lift'][0]['mean']:.2f}")
             rows.append(row)
-    return _table(
+    return table(
         (
             "chosen by",
             "share",
@@ -196,7 +195,7 @@ def _correction() -> Iterator[str]:
                 for key in ("turned_right", "turned_wrong")
             ]
             rows.append(row)
-    return _table(
+    return table(
         (
             "network",
             "seeds",
