@@ -259,6 +259,7 @@ class TestGroups:
     ) -> None:
         make(root)
         (root / "images").rename(root / "train")
+        shutil.rmtree(root / "masks")
         fold = None if (root / "groups.csv").exists() else 0
         with pytest.raises(DataError, match=r"train: folds and groups\.csv are for folders without given"):
             _load(root, fold=fold)

@@ -73,7 +73,7 @@ class LabelledPhotos:
     """
 
     def __init__(self, folder: Path, labels: Sequence[str], spec: InputSpec) -> None:
-        known = _known(labels)
+        known = known_classes(labels)
         self._spec = spec
         self._paths: list[Path] = []
         classes: list[int] = []
@@ -96,7 +96,8 @@ class LabelledPhotos:
         return np.stack([load_photo(path, self._spec) for path in self._paths[index]])
 
 
-def _known(labels: Sequence[str]) -> Mapping[str, int]:
+def known_classes(labels: Sequence[str]) -> Mapping[str, int]:
+    """Class indices by what a folder may be called: the class, its index, or ImageNet's by WordNet's number."""
     known = {str(index): index for index in range(len(labels))}
     if len(labels) == 1000:
         known |= {number: index for index, number in enumerate(wordnet_numbers())}

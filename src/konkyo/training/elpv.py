@@ -49,6 +49,20 @@ def load_elpv(
     Raises:
         DataError: the package is not installed, or is not the one the split was drawn for.
     """
+    root, splits = list_elpv(val_share=val_share, seed=seed)
+    data = Reader(image_size, skip_broken=skip_broken).read("elpv", root, LABELS, splits, LICENCE)
+    return replace(data, citation=CITATION, ordered=True)
+
+
+def list_elpv(*, val_share: float = 0.1, seed: int = 0) -> tuple[Path, dict[str, list[File]]]:
+    """The folder of the package, and the files of each split; nothing is decoded.
+
+    Args:
+        val_share, seed: as of ``load_elpv``.
+
+    Raises:
+        DataError: as ``load_elpv``.
+    """
     root = _root()
     files, strata = _list(root)
     names = [file.path.name for file in files]
@@ -59,9 +73,7 @@ def load_elpv(
     rest = np.flatnonzero(~in_test)
     train, val = (rest[part] for part in stratified_split(strata[rest], [val_share], seed))
     parts = {"train": train, "val": val, "test": np.flatnonzero(in_test)}
-    splits = {split: [files[position] for position in part] for split, part in parts.items()}
-    data = Reader(image_size, skip_broken=skip_broken).read("elpv", root, LABELS, splits, LICENCE)
-    return replace(data, citation=CITATION, ordered=True)
+    return root, {split: [files[position] for position in part] for split, part in parts.items()}
 
 
 def _root() -> Path:

@@ -6,16 +6,13 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from konkyo.training.data import Int64
 from konkyo.training.errors import DataError
 
 GROUPS = "groups.csv"
 _IMAGE, _CLASS = "image", "class"
 
 
-def read_groups(root: Path, files: Sequence[Path]) -> Int64 | None:
+def read_groups(root: Path, files: Sequence[Path]) -> tuple[str, ...] | None:
     """The groups of a folder's images.
 
     The table ``ROOT/groups.csv`` has a column ``image``, the path relative to ROOT, and one other
@@ -26,7 +23,7 @@ def read_groups(root: Path, files: Sequence[Path]) -> Int64 | None:
         files: paths of the images (n), in it.
 
     Returns:
-        Group indices (n,), or None where there is no such table.
+        The group of each image, or None where there is no such table.
 
     Raises:
         DataError: the table cannot be read, has other columns, names an image twice, or lacks one.
@@ -50,4 +47,4 @@ def read_groups(root: Path, files: Sequence[Path]) -> Int64 | None:
     lacking = [name for name in names if not by_image.get(name)]
     if lacking:
         raise DataError(f"{table}: {len(lacking)} images have no group, such as {lacking[0]}")
-    return np.unique([by_image[name] for name in names], return_inverse=True)[1].astype(np.int64)
+    return tuple(by_image[name] for name in names)

@@ -27,20 +27,20 @@ def open_data(config: TrainConfig) -> ImageData:
         DataError: there is no such data, or it cannot be trained on.
     """
     if config.data == "cifar10":
-        _refuse_layout(config)
+        refuse_layout(config.data, config.fold, config.masks)
         if config.image_size not in (None, 32):
             raise DataError("cifar10 has images of 32x32 pixels; leave out --image-size")
         root = Path(config.data_root or "data")
         return load_cifar10(root, val_share=config.val_share, seed=config.seed)
     if config.data == "surfaces":
-        _refuse_layout(config)
+        refuse_layout(config.data, config.fold, config.masks)
         return generate_surfaces(
             SURFACES, config.image_size or 64, val_share=config.val_share, split_seed=config.seed
         )
     if config.image_size is None:
         raise DataError(f"{config.data} needs --image-size, the sides of the network's input")
     if config.data == "elpv":
-        _refuse_layout(config)
+        refuse_layout(config.data, config.fold, config.masks)
         return load_elpv(
             image_size=config.image_size,
             val_share=config.val_share,
@@ -60,9 +60,13 @@ def open_data(config: TrainConfig) -> ImageData:
     )
 
 
-def _refuse_layout(config: TrainConfig) -> None:
-    """What only makes sense for a folder."""
-    if config.fold is not None:
-        raise DataError(f"{config.data} has a test split of its own; leave out --fold")
-    if config.masks is not None:
-        raise DataError(f"masks belong to a folder of images, not to {config.data}")
+def refuse_layout(name: str, fold: int | None, masks: str | Path | None) -> None:
+    """Refuse what only makes sense for a folder.
+
+    Raises:
+        DataError: a fold or masks are given.
+    """
+    if fold is not None:
+        raise DataError(f"{name} has a test split of its own; leave out --fold")
+    if masks is not None:
+        raise DataError(f"masks belong to a folder of images, not to {name}")
