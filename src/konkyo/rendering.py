@@ -331,8 +331,8 @@ def _to_uint8(values: Float32) -> UInt8:
     return np.asarray(values.clip(0, 255), np.uint8)
 
 
-def encode_image(image: UInt8, extension: Literal["png", "jpeg", "webp"] = "png") -> bytes:
-    """(H, W) grey or (H, W, 3) RGB uint8 to the bytes of a file.
+def encode_image(image: UInt8, extension: Literal["png", "jpeg", "webp"] = "png", quality: int = 95) -> bytes:
+    """(H, W) grey or (H, W, 3) RGB uint8 to the bytes of a file; ``quality`` is of JPEG, up to 100.
 
     Raises:
         InvalidParameter: the picture is longer than the format allows.
@@ -341,7 +341,8 @@ def encode_image(image: UInt8, extension: Literal["png", "jpeg", "webp"] = "png"
     if max(height, width) > LONGEST[extension]:
         raise InvalidParameter(f"a picture of {width}x{height} is too long for {extension}; accept image/png")
     pixels = image[..., ::-1] if image.ndim == 3 else image
-    _, data = cv2.imencode(f".{extension}", np.ascontiguousarray(pixels))
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if extension == "jpeg" else []
+    _, data = cv2.imencode(f".{extension}", np.ascontiguousarray(pixels), options)
     return data.tobytes()
 
 
