@@ -131,7 +131,7 @@ def test_few_images_are_named(page: Element, read: Callable[..., Element]) -> No
         measured("pointing", "b", figure("f", 0.5, 0.4, 0.6, images=200)),
     ]
     cells = rows(table_of(read(results(*mixed)), "Pointing"))
-    assert "200 images of only 14 groups" in cells["a"][0]
+    assert "of 200, only 14 independent" in cells["a"][0]
     assert "of 200" in cells["b"][0]
 
 

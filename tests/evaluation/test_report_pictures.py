@@ -49,10 +49,12 @@ def test_a_map_is_warm_where_it_is_high_and_signed_where_it_has_both_signs() -> 
     left, right = jet[112, 5], jet[112, 218]
     assert left[2] > left[0] + 40  # blue
     assert right[0] > right[2] + 40  # red
-    signed = pixels_of(draw(Look(GREY, "a", "ship", 0.9, map=ramp * 2 - 1))[1])
+    signed = pixels_of(draw(Look(GREY, "a", "ship", 0.9, map=ramp * 2 - 1, signed=True))[1])
     assert signed[112, 5][2] > signed[112, 5][0] + 40  # cool
     assert signed[112, 218][0] > signed[112, 218][2] + 40  # warm
     assert np.abs(signed[112, 112] - 128).max() < 25  # nothing at 0
+    counts = pixels_of(draw(Look(GREY, "a", "ship", 0.9, map=ramp * 2 - 1))[1])
+    assert (counts[112, 5] == counts[112, 80]).all()  # the negative part does not count
     size = pixels_of(draw(Look(GREY, "a", "ship", 0.9, map=ramp * 2 - 1, importance="absolute"))[1])
     assert size[112, 5][0] > size[112, 5][2] + 40  # as strong as the other side
 

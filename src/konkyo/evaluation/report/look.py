@@ -27,6 +27,7 @@ class Look(NamedTuple):
         map: (h, w) float32, raw and signed; None for a measure without maps.
         explained: label of the class of the map; None for a map of no class.
         importance: of the source: which part of the map counts.
+        signed: whether its negative part means as much as the other, and is drawn as well.
         mask: (H, W) bool, what is marked; None where nothing was.
         boxes: (n, 4) left, top, right, bottom in pixels of the input; None where there are none.
     """
@@ -39,6 +40,7 @@ class Look(NamedTuple):
     map: Float32 | None = None
     explained: str | None = None
     importance: Importance = "positive"
+    signed: bool = False
     mask: Bool | None = None
     boxes: Float64 | None = None
 

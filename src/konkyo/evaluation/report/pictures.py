@@ -15,7 +15,7 @@ from konkyo.evaluation.examples import Bool, Float64
 from konkyo.evaluation.report.base import data_uri
 from konkyo.evaluation.report.look import Look
 from konkyo.imaging import UInt8
-from konkyo.rendering import Frame, blend, encode_image, status, strong
+from konkyo.rendering import Frame, blend, encode_image, smoothed, status, strong
 
 SMALLEST, LARGEST = 160, 256
 """The longer side as shown, in pixels: smaller inputs are enlarged by whole steps, larger ones reduced."""
@@ -37,7 +37,7 @@ class Picture(NamedTuple):
     """One picture in the page.
 
     Attributes:
-        title: ``image``, ``map`` or ``marked``.
+        title: ``image``, ``map`` (``map, smoothed``) or ``marked``.
         uri: all of it.
         alt: what it shows.
         width, height: in pixels.
@@ -62,7 +62,8 @@ def draw(look: Look) -> list[Picture]:
         pictures = [pictures[0]._replace(uri=exact)]
     if look.map is not None:
         note = STATUSES.get(status(look.map), "")
-        pictures.append(_picture("map", _over(look, image), f"The map{of} over {look.file}", note))
+        title = "map, smoothed" if look.importance == "absolute" else "map"
+        pictures.append(_picture(title, _over(look, image), f"The map{of} over {look.file}", note))
     if look.mask is not None and (look.mask.any() or (look.boxes is not None and len(look.boxes))):
         outlined = outline(image, look.mask, look.boxes)
         pictures.append(_picture("marked", outlined, f"What is marked in {look.file}, outlined"))
@@ -83,14 +84,14 @@ def shown(pixels: UInt8) -> UInt8:
 
 
 def _over(look: Look, image: UInt8) -> UInt8:
-    """The part of the map that counts in the colours of jet; warm and cool where it has both signs."""
+    """What counts of the map in the colours of jet; warm and cool where both signs mean something."""
     assert look.map is not None
     height, width = image.shape[:2]
     frame = Frame((width, height), (0, 0, width, height))
     map_ = np.nan_to_num(look.map, posinf=0, neginf=0)
-    if look.importance == "absolute":
-        map_ = np.abs(map_)
-    if map_.min() < 0:
+    if look.importance == "absolute":  # of single pixels, between which a person sees nothing
+        map_ = smoothed(np.abs(map_), "positive")
+    if look.signed:
         return blend(map_, image, frame, "both", "signed", 0.85, strong(map_))
     return blend(map_, image, frame, "positive", "jet", 0.5)
 

@@ -190,12 +190,12 @@ class _Column:
 
 
 def _images(figure: FigureResult) -> str:
-    """On how many it rests; many images of few groups are few, too."""
+    """On how many images, or things in them, it rests; how many are independent, where they are few."""
     if not figure.few:
         return f"of {figure.images:,}"
-    images = counted(figure.images, "image")
-    grouped = figure.units is not None and figure.units < figure.images
-    return f"{images} of only {counted(figure.units or 0, 'group')}" if grouped else f"only {images}"
+    if figure.units is None or figure.units == figure.images:
+        return f"only {counted(figure.images, 'image')}"
+    return f"of {figure.images:,}, only {figure.units:,} independent"
 
 
 def figure_of(result: MeasureResult, name: str) -> FigureResult | None:

@@ -75,7 +75,9 @@ WORDS: dict[str, Words] = {
         "Maps of the top predicted classes; a map whose maximum stays under a threshold says that its class "
         "is not there, which is right if it is not.",
         "Whether the strength of a map tells the classes that are there from those that are not.",
-        "The threshold is chosen on other images of the same data; on other data it has to be chosen again.",
+        "Rejecting every class is often right too: that share stands beside it and must be beaten. What "
+        "nobody marked counts as not there. The best threshold was chosen on these images: its figure is too "
+        "good.",
     ),
     "energy": Words(
         "place",
@@ -113,10 +115,11 @@ WORDS: dict[str, Words] = {
     "expert_map": Words(
         "place",
         "expert map",
-        "The mean squared difference between the map, scaled to its own range, and the map of an expert.",
+        "The mean squared difference between the map and that of an expert, 1 inside of what is marked; an "
+        "attention map as it is, any other divided by its maximum.",
         "How alike the two pictures are, point by point.",
-        "Where little is marked, an empty map is close to it; the figure rewards small maps. "
-        "Look at pointing as well.",
+        "Where little is marked, an empty map is close to it: its error stands beside it and is the one to "
+        "beat.",
         judged=False,
     ),
     "insertion_deletion": Words(
