@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from examples.shapes import SIDE, UInt8
+from examples.shapes import UInt8
 
 Row = tuple[str, UInt8, Sequence[tuple[str, Tensor]]]
 """A title, a picture (H, W, 3), and maps (h, w) with titles."""
@@ -28,7 +28,7 @@ def draw_maps(out: Path, rows: Sequence[Row]) -> None:
         cells[0].imshow(pixels)
         cells[0].set_title(title, fontsize=7, loc="left", y=1.28)
         for cell, (name, map_) in zip(cells[1:], maps, strict=False):
-            enlarged = F.interpolate(map_[None, None], size=(SIDE, SIDE), mode="bilinear")[0, 0]
+            enlarged = F.interpolate(map_[None, None], size=pixels.shape[:2], mode="bilinear")[0, 0]
             shown = enlarged.clamp(min=0).numpy()
             cell.imshow(pixels)
             cell.imshow(shown, cmap="jet", alpha=0.5, vmin=0, vmax=shown.max() or 1)

@@ -16,7 +16,7 @@ from konkyo.evaluation.examples import Examples
 from konkyo.imaging import decode, open_image, prepare
 from konkyo.models.card import InputSpec
 from konkyo.training.elpv import LABELS as GRADES
-from konkyo.training.elpv import load_elpv
+from konkyo.training.elpv import list_elpv
 from konkyo.training.errors import DataError
 from konkyo.training.examples import open_examples
 from konkyo.training.folder import load_folder
@@ -401,19 +401,19 @@ def test_data_by_name_has_neither_folds_nor_masks(name: str, settings: dict[str,
         open_examples(name, spec(), GRADES, **settings)
 
 
-def test_elpv_is_read_as_training_reads_it() -> None:
-    trained = load_elpv(image_size=SIDE)
-    assert trained.files is not None
+def test_elpv_is_the_split_of_training() -> None:
+    root, splits = list_elpv()
     examples = open_examples("elpv", spec(), GRADES)
     assert examples.description == "test split, 525 images"
     assert "non-commercial" in examples.licence
     assert examples.ordered
-    labels = dict(zip(trained.files["test"], trained.test.labels, strict=True))
+    labels = {file.path.relative_to(root).as_posix(): file.label for file in splits["test"]}
     assert dict(zip(examples.names(), examples.truths(), strict=True)) == labels
-    name = trained.files["test"][7]
-    example = examples.read(examples.names().index(name))
-    assert np.array_equal(example.pixels, trained.test.pixels[7])
-    assert (example.name, example.marked) == (name, None)
+    example = examples.read(7)
+    with Image.open(root / example.name) as image:
+        expected = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    assert np.array_equal(example.pixels, expected)
+    assert example.marked is None
     assert len(open_examples("elpv", spec(), GRADES, split="all")) == 2624
 
 

@@ -97,7 +97,7 @@ class LabelledPhotos:
 
 
 def known_classes(labels: Sequence[str]) -> Mapping[str, int]:
-    """Class indices by what a folder may be called: the class, its index, or ImageNet's by WordNet's number."""
+    """Class indices by what a folder may be called: class, index, or for ImageNet WordNet's number."""
     known = {str(index): index for index in range(len(labels))}
     if len(labels) == 1000:
         known |= {number: index for index, number in enumerate(wordnet_numbers())}
