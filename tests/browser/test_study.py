@@ -200,6 +200,31 @@ def test_a_map_is_seen_large_and_ordered_there(sitting: Sitting) -> None:
     expect(page.locator("#viewer-title")).to_have_text("Map B, place 1 of 4")
 
 
+def test_a_picture_that_comes_late_is_not_shown_as_another(sit: Opening, study: Study) -> None:
+    sitting = sit()
+    late = study.item(1)["maps"][0]
+    held: list[Route] = []
+    sitting.page.route(f"**/pictures/{late}", lambda route: held.append(route))
+    sitting.open()
+    sitting.page.click("#plain-go")
+    sitting.page.wait_for_function("() => document.querySelector('#deck li:nth-child(2) img')?.naturalWidth")
+    sitting.card(1).click()
+    expect(sitting.page.locator("#viewer-title")).to_have_text("Map A, place 1 of 4")
+    large = sitting.page.locator("#viewer-map")
+    for key, words, there in (
+        ("ArrowRight", "Map B, place 2 of 4", True),
+        ("ArrowLeft", "Map A, place 1 of 4", False),  # and not the other, which was there before
+        ("ArrowRight", "Map B, place 2 of 4", True),
+    ):
+        sitting.page.keyboard.press(key)
+        expect(sitting.page.locator("#viewer-title")).to_have_text(words)
+        expect(large).to_be_visible(visible=there)
+    for route in held:
+        route.continue_()
+    sitting.page.wait_for_function("() => document.querySelector('#deck li:nth-child(1) img').naturalWidth")
+    assert large.get_attribute("src") == sitting.card(2).locator("img").get_attribute("src")
+
+
 def test_an_order_that_nobody_touched_is_questioned_once(sitting: Sitting, study: Study) -> None:
     page = sitting.page
     page.dblclick("#next")
@@ -228,6 +253,7 @@ def test_what_was_confirmed_can_be_changed_and_wants_confirming_anew(sitting: Si
     assert (study.item(1)["ranking"], study.item(1)["done"]) == (moved(order, 1, 3), False)
     page.click("#overview-button")
     overview = page.get_by_role("dialog", name="All images")
+    expect(overview).to_contain_text(INSTRUCTION)
     images = overview.get_by_role("listitem").get_by_role("button").all()
     names = [image.get_attribute("aria-label") for image in images]
     assert names == ["Image 1, begun", "Image 2, to do", "Image 3, to do"]

@@ -164,6 +164,17 @@ def test_one_bundle_by_two_methods_and_the_maps_that_were_asked_for(
     assert study.items == 8
 
 
+def test_one_bundle_takes_all_methods(
+    arguments: list[object], bundles: Sequence[Path], tmp_path: Path
+) -> None:
+    one = [word for word in arguments if word != bundles[1]]
+    ran(*one, "--methods", "own, random,centre", "--number", 1)
+    with closing(Database(str(tmp_path / "s.db"))) as database:
+        [study] = Store(database).summaries()
+        entries = Store(database).answers(study.id).entries
+    assert [entry.name for entry in entries] == [f"wombat/3 {METHOD}", "wombat/3 random", "wombat/3 centre"]
+
+
 def test_maps_are_for_the_class_of_the_folder_by_its_name(
     bundles: Sequence[Path], images: Path, tmp_path: Path
 ) -> None:
@@ -218,6 +229,8 @@ def test_images_without_classes_take_the_predicted(
         (["--bundles", "a", "--bundles", "b"], "name all bundles as options, or all without"),
         (["--title", "Is Wombat better?"], "names wombat, which subjects must not know"),
         (["--instruction", "Say numbat."], "names numbat"),
+        (["--title", " "], "need words"),
+        (["--instruction", ""], "need words"),
         (["--images", "nowhere"], "nowhere: there is no such folder"),
         (["--database", "mysql://host/x"], "not in mysql"),
     ],
@@ -280,6 +293,18 @@ def test_the_choice_of_images_is_the_seeds(images: Path) -> None:
     assert choose(examples, Plan("t", "i")) == list(range(8))
 
 
+def test_to_choose_opens_no_image(tmp_path: Path) -> None:
+    from konkyo.study.creating import Plan, choose, picture_spec
+    from konkyo.training.examples import open_examples
+
+    for label in ("crack", "dent"):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            (tmp_path / label / f"{number}.png").write_bytes(b"no picture")
+    examples = open_examples(str(tmp_path), picture_spec(32), ("crack", "dent"))
+    assert [index // 4 for index in choose(examples, Plan("t", "i", per_class=1))] == [0, 1]
+
+
 def test_the_database_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KONKYO_STUDIES", str(tmp_path / "none.db"))
     assert "none.db: there is no such file" in run("list").stderr
@@ -301,7 +326,7 @@ def test_a_study_that_is_not_there(arguments: list[object], tmp_path: Path) -> N
             1,
             "error: there is no study x; konkyo study list names those there are\n",
         )
-    assert not (tmp_path / "r" / "score.json").exists()
+    assert not (tmp_path / "r").exists()
 
 
 def test_score_of_a_study_that_nobody_answered(arguments: list[object], tmp_path: Path) -> None:

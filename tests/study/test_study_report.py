@@ -171,7 +171,8 @@ def test_agreement_by_hand() -> None:
     """Sums of ranks 3, 3, 6 and 5, 2, 5: W = 12 * 4.5 / (96 - 24), chi² = 3, p = exp(-1.5)."""
     page = Page(report(scored(items=2, subjects=2), picture))
     assert "Kendall's W is 0.75: strong agreement between 2 subjects who ranked every image" in page.words
-    assert "no more than chance may give" in page.words
+    assert "no more than chance may give, so the order" in page.words
+    assert "no more than chance may give: the order of the places is not settled." in page.words  # said first
     assert "agree as much in 22.3 % of studies; Friedman's χ² 3.0 with 2 degrees of freedom" in page.words
 
 
@@ -180,6 +181,7 @@ def test_agreement_beyond_chance() -> None:
     page = Page(report(scored(items=1, subjects=8, orders=orders), picture))
     assert "Kendall's W is 1.00: unusually strong agreement between 8 subjects" in page.words
     assert "more than chance explains" in page.words
+    assert "no more than chance" not in page.words
     assert "in less than 0.1 % of studies" in page.words  # exp(-8)
 
 

@@ -300,6 +300,23 @@ class TestTheOperator:
         assert save(database, subject, item, maps[::-1], 1).revision == 2
         finish(database, subject)
 
+    def test_what_is_deleted_is_not_in_the_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "s.db"
+        made = make(path)
+        assert TITLE.encode() in path.read_bytes()
+        with closing(Database(str(path))) as database:
+            Store(database).delete(made.study)
+        assert TITLE.encode() not in path.read_bytes()
+
+    def test_what_is_closed_again_was_closed_before(
+        self, database: Database, store: Store, study: str
+    ) -> None:
+        earlier = "2026-01-02T03:04:05+00:00"
+        with database.writing() as connection:
+            connection.execute(update(tables.studies).values(closed=earlier))
+        store.close(study)
+        assert store.summary(study).closed == earlier
+
     def test_summaries(self, database: Database, store: Store, study: str, subject: Subject) -> None:
         other = store.begin("Another", INSTRUCTION, {}, ENTRIES[:2])
         invited(database, study)

@@ -49,7 +49,10 @@ def create(
     ] = None,
     bundles: Annotated[list[Path] | None, typer.Option(help="the same as an option, repeatable")] = None,
     methods: Annotated[
-        str, typer.Option(help="one for all, or one for each bundle with commas between; own: the bundle's")
+        str,
+        typer.Option(
+            help="one for all bundles, one for each, or all for one, with commas between; own: the bundle's"
+        ),
     ] = "own",
     instruction: Annotated[str, typer.Option(help="what subjects are asked to do")] = INSTRUCTION,
     data_root: Annotated[Path | None, typer.Option(help="folder that the images are relative to")] = None,
@@ -80,7 +83,8 @@ def create(
     named = [*(bundles or []), *(bundle or [])]
     if not named:
         raise ValueError("name the bundles to compare, two or more, or one with two methods")
-    compared = _compared(named, methods.split(","), images, data_root, split, classes, device)
+    wanted = [name.strip() for name in methods.split(",")]
+    compared = _compared(named, wanted, images, data_root, split, classes, device)
     labels = compared[0].candidate.card.labels
     shown = open_examples(
         images, picture_spec(side), labels, data_root=data_root, split=split, classes=classes
@@ -123,9 +127,9 @@ def list_(database: DatabaseOption) -> None:
     with _opened(database) as store:
         summaries = store.summaries()
     for found in summaries:
-        state = (
-            f"closed {found.closed}" if found.closed else "open" if found.ready else "unfinished: delete it"
-        )
+        state = "open" if found.ready else "not ready: being made, or broken off"
+        if found.closed:
+            state = f"closed {found.closed}"
         typer.echo(
             f"{found.id}  {found.created}  {state}  {found.title!r}: {found.items} images, {found.entries} "
             f"maps each; {found.subjects} subjects, {found.finished} finished; "
@@ -169,7 +173,6 @@ def score_(
     from konkyo.study.report import write_report
     from konkyo.study.scoring import score
 
-    out.mkdir(parents=True, exist_ok=True)
     with _opened(database) as store:
         scores = score(
             store.answers(study),
@@ -177,6 +180,7 @@ def score_(
             date=now(),
             versions={name: importlib.metadata.version(name) for name in _VERSIONS},
         )
+        out.mkdir(parents=True, exist_ok=True)
         (out / "score.json").write_text(scores.model_dump_json(indent=2) + "\n", encoding="utf-8")
         write_report(scores, store.picture, out)
     for entry in sorted(scores.entries, key=lambda entry: (entry.place or 0, entry.name)):
@@ -205,6 +209,8 @@ def _compared(
 
     if len(methods) == 1:
         methods = methods * len(bundles)
+    if len(bundles) == 1:
+        bundles = bundles * len(methods)
     if len(methods) != len(bundles):
         raise ValueError(f"{len(methods)} methods for {len(bundles)} bundles: give one for each, or one")
     loaded = {path: Candidate.load(read_bundle(path), device) for path in dict.fromkeys(bundles)}

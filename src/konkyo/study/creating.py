@@ -121,22 +121,25 @@ def create_study(store: Store, compared: Sequence[Compared], shown: Examples, pl
 def choose(examples: Examples, plan: Plan) -> list[int]:
     """Which images, in the order of the data: drawn at random by the seed, within the plan's numbers.
 
+    None is opened for that.
+
     Raises:
         ValueError: there are none, or classes are to be counted or explained and an image has none.
     """
+    truths = examples.truths()
     taken: Counter[int | None] = Counter()
     chosen: list[int] = []
     for index in np.random.default_rng(plan.seed).permutation(len(examples)).tolist():
         if len(chosen) == plan.number:
             break
-        example = examples.read(index)
-        if example.truth is None and (plan.target == "true" or plan.per_class is not None):
+        truth = truths[index]
+        if truth is None and (plan.target == "true" or plan.per_class is not None):
             raise ValueError(
-                f"{example.name}: its class is not known; put images into folders named by their class, or "
-                "explain what the networks predict: --target predicted"
+                f"{examples.names()[index]}: its class is not known; put images into folders named by their "
+                "class, or explain what the networks predict: --target predicted"
             )
-        if plan.per_class is None or taken[example.truth] < plan.per_class:
-            taken[example.truth] += 1
+        if plan.per_class is None or taken[truth] < plan.per_class:
+            taken[truth] += 1
             chosen.append(index)
     if not chosen:
         raise ValueError(f"{examples.name}: there is no image")
@@ -172,6 +175,8 @@ def _check(compared: Sequence[Compared], plan: Plan) -> None:
     names = [each.entry.name for each in compared]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{twice[0]} is there twice")
+    if not plan.title.strip() or not plan.instruction.strip():
+        raise ValueError("the title and the instruction need words: subjects read them")
     words = f"{plan.title} {plan.instruction}".lower()
     for each in compared:
         if each.candidate.card.name.lower() in words:

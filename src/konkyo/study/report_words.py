@@ -60,6 +60,10 @@ def cautions(scores: StudyScores) -> list[str]:
             f"Not every image was ranked by the same people: {min(behind)} to {max(behind)} subjects stand "
             "behind an image, and each image weighs the same."
         )
+    if scores.agreement is not None and scores.agreement.p >= CHANCE:
+        found.append(
+            "The subjects agree no more than chance may give: the order of the places is not settled."
+        )
     if scores.closed is None:
         found.append("The study is still open: the figures may change.")
     return found

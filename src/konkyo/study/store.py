@@ -117,8 +117,9 @@ class Store:
         return Summary(**row._mapping)
 
     def close(self, study: str, *, closed: bool = True) -> None:
-        """Take no more answers, or take them again."""
-        query = studies.update().where(studies.c.id == study).values(closed=now() if closed else None)
+        """Take no more answers, or take them again; what is closed stays closed since when it was."""
+        since = func.coalesce(studies.c.closed, now()) if closed else None
+        query = studies.update().where(studies.c.id == study).values(closed=since)
         with self._database.writing() as connection:
             if not connection.execute(query).rowcount:
                 raise _unknown(study)

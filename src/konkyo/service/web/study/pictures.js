@@ -12,9 +12,15 @@ function address(picture) {
   return kept.get(picture);
 }
 
-// Resolves when it can be seen.
+// Resolves when it can be seen. Until it comes no other is seen instead; one that comes late does not take the place
+// of what was asked for since.
 export async function showPicture(img, picture) {
-  img.src = await address(picture);
+  img.dataset.picture = picture;
+  img.style.visibility = "hidden";
+  const url = await address(picture);
+  if (img.dataset.picture !== picture) return;
+  img.style.visibility = "";
+  img.src = url;
   await img.decode().catch(() => {}); // taken from the page meanwhile
 }
 

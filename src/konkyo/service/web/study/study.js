@@ -34,6 +34,7 @@ async function start() {
     if (readDraft({ ...study, item })) await load(item);
   }
   byId("title").textContent = study.title;
+  byId("instruction").textContent = study.instruction;
   if (study.closed || study.finished) return end();
   if (study.items.some(({ state }) => state !== "new")) return proceed();
   showPlain([study.title, words.welcomeWords(study)], ["Begin", proceed]);

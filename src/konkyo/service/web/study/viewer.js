@@ -12,7 +12,7 @@ export function wireViewer(deck) {
   function open(chosen) {
     card = chosen;
     byId("viewer-said").textContent = "";
-    byId("viewer-image").src = byId("image").src;
+    showPicture(byId("viewer-image"), byId("image").dataset.picture);
     sync();
     if (!dialog.open) dialog.showModal();
   }
