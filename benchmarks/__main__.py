@@ -1,5 +1,5 @@
 """``make bench``: goodput against the bare session and the bare endpoint, latency, start, memory,
-attention, explanations, worker processes.
+attention, explanations, measures of explanations, worker processes.
 
 Everything that is compared runs in turn, several rounds, and the median of the rounds' ratios
 counts: the machine's speed may drift, the ratio of neighbours does not.
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks import attention, explanations, machine, worker_processes
+from benchmarks import attention, evaluation, explanations, machine, worker_processes
 from benchmarks import startup as loading
 from benchmarks.load import Result, drive, request_bytes
 from konkyo.models.bundle import ONNX
@@ -206,6 +206,7 @@ def main() -> None:
             with_map(server, options.rounds, options.seconds)
     attention.run(options.rounds, report)
     explanations.run(options.rounds, report)
+    evaluation.run(options.rounds, report)
     bodies = {"32x32": jpegs(32), "512x512": jpegs(512)}
     worker_processes.run(options.rounds, options.seconds, report, bodies)
 

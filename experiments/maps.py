@@ -13,6 +13,7 @@ from pathlib import Path
 
 from experiments.markdown import table
 from experiments.plan import Run
+from experiments.run import DONE, is_done
 from konkyo.evaluation.results import FigureResult, Results
 
 EVALUATIONS = Path("runs/evaluation")
@@ -21,7 +22,7 @@ IMAGENET = (
     f"{ZOO}/efficientnet-lite0-imagenet/1 {MODELS}/efficientnet-lite1/1 {MODELS}/efficientnet-lite2/1 "
     f"{MODELS}/resnet50-keras/1"
 )
-CIFAR = f"{ZOO}/cnn-cifar10/1 {ZOO}/gcm-cifar10/1 {ZOO}/gcm-clipped-cifar10/1"
+CNN, GCM = f"{ZOO}/cnn-cifar10/1", f"{ZOO}/gcm-cifar10/1 {ZOO}/gcm-clipped-cifar10/1"
 TILES = f"{ZOO}/abn-magnetic-tile/1 {ZOO}/multiscale-abn-magnetic-tile/1"
 
 _MODEL = "classification,calibration"
@@ -37,8 +38,8 @@ _FAITHFUL_COLUMNS = {
     "insertion ↑": ("insertion_deletion", "insertion"),
     "deletion ↓": ("insertion_deletion", "deletion"),
     "rank correlation with occlusion ↑": ("occlusion_correlation", "correlation"),
-    "average drop, % ↓": ("average_drop", "average_drop"),
-    "increase, % ↑": ("average_drop", "increase"),
+    "average drop ↓": ("average_drop", "average_drop"),
+    "increase ↑": ("average_drop", "increase"),
     "same map by random weights, rank correlation ↓": ("randomization", "correlation_all"),
 }
 _LOCAL_COLUMNS = {
@@ -49,6 +50,21 @@ _LOCAL_COLUMNS = {
     "box error, class given ↓": ("localization_given_class", "error"),
     "seeds, IoU ↑": ("seeds", "iou"),
 }
+_MODEL_COLUMNS = {
+    "accuracy": ("classification", "accuracy"),
+    "balanced": ("classification", "balanced_accuracy"),
+    "kappa": ("classification", "kappa"),
+    "expected calibration error": ("calibration", "expected_error"),
+    "overconfidence": ("calibration", "overconfidence"),
+}
+_DECLINE_COLUMNS = {
+    "weight map": ("decline", "decline_raw"),
+    "absolute": ("decline", "decline_absolute"),
+    "blend": ("decline", "decline_blend"),
+    "product": ("decline", "decline_product"),
+}
+_BOX_COLUMNS = {"top-1 ↓": ("localization", "error_top1"), "top-5 ↓": ("localization", "error_top5")}
+_THRESHOLD_COLUMNS = {"score by threshold ↑": ("threshold_insertion_deletion", "score")}
 _STABLE_COLUMNS = {
     "JPEG 75": ("stability_jpeg", "correlation"),
     "shift by 2 px": ("stability_shift", "correlation"),
@@ -63,9 +79,9 @@ class Evaluation:
     """A run of ``konkyo evaluate``, and the columns of the tables made from it.
 
     Attributes:
-        name: of the run and, with the table's, of the place in docs/results.md.
+        name: of the run.
         arguments: of the command but ``--out``.
-        tables: their columns by name.
+        tables: columns by the name of the table's place; runs may share one.
     """
 
     name: str
@@ -85,95 +101,101 @@ class Evaluation:
 
 PLAN = (
     Evaluation(
-        "cifar10-decline",
-        f"{CIFAR} --data cifar10 --data-root data/cifar10 --images 0 --measures {_MODEL},decline "
-        "--methods guided-backprop,guided-gradcam,cam,gradcam,gcm",
-        {
-            "decline": {
-                "weight map": ("decline", "decline_raw"),
-                "absolute": ("decline", "decline_absolute"),
-                "blend": ("decline", "decline_blend"),
-                "product": ("decline", "decline_product"),
-            }
-        },
+        "decline-cnn",
+        f"{CNN} --data cifar10 --data-root data/cifar10 --images 0 --measures {_MODEL},decline "
+        "--methods guided-backprop,guided-gradcam,cam,gradcam",
+        {"models": _MODEL_COLUMNS, "decline": _DECLINE_COLUMNS},
+    ),
+    Evaluation(
+        "decline-gcm",
+        f"{GCM} --data cifar10 --data-root data/cifar10 --images 0 --measures {_MODEL},decline --methods gcm",
+        {"models": _MODEL_COLUMNS, "decline": _DECLINE_COLUMNS},
     ),
     Evaluation(
         "cifar10",
-        f"{CIFAR} --data cifar10 --data-root data/cifar10 --images 500 --measures {_FAITHFUL},{_STABLE} "
-        f"--methods gcm,contribution,cam,gradcam,guided-gradcam,guided-backprop,occlusion,{_BASELINES}",
-        {"faithful": _FAITHFUL_COLUMNS, "stable": _STABLE_COLUMNS},
+        f"{CNN} {GCM} --data cifar10 --data-root data/cifar10 --images 200 --measures {_FAITHFUL},{_STABLE} "
+        f"--methods gcm,contribution,cam,gradcam,guided-gradcam,guided-backprop,{_BASELINES}",
+        {"faithful-cifar10": _FAITHFUL_COLUMNS, "stable": _STABLE_COLUMNS},
     ),
     Evaluation(
         "tiles",
-        f"{TILES} --data data/magnetic-tile --fold 0 --images 0 "
+        f"{TILES} --data data/magnetic-tile --fold 0 --images 120 "
         f"--measures {_MODEL},{_FAITHFUL},{_STABLE},{_LOCAL},expert_map,threshold_insertion_deletion "
-        f"--methods attention,attention:1,attention:2,cam,gradcam,guided-gradcam,occlusion,{_BASELINES}",
-        {"local": _LOCAL_COLUMNS, "faithful": _FAITHFUL_COLUMNS, "stable": _STABLE_COLUMNS},
+        f"--methods attention,attention:1,attention:2,cam,gradcam,guided-gradcam,{_BASELINES}",
+        {
+            "models": _MODEL_COLUMNS,
+            "local-tiles": {**_LOCAL_COLUMNS, "squared error ↓": ("expert_map", "error")},
+            "faithful-tiles": {**_FAITHFUL_COLUMNS, **_THRESHOLD_COLUMNS},
+            "stable": _STABLE_COLUMNS,
+        },
     ),
     Evaluation(
         "cells",
-        f"{ZOO}/amb-elpv/1 --data elpv --images 300 "
+        f"{ZOO}/amb-elpv/1 --data elpv --images 150 "
         f"--measures {_MODEL},{_FAITHFUL},{_STABLE},threshold_insertion_deletion "
-        f"--methods attention,cam,gradcam,guided-gradcam,occlusion,{_BASELINES}",
-        {"faithful": _FAITHFUL_COLUMNS, "stable": _STABLE_COLUMNS},
+        f"--methods attention,cam,gradcam,guided-gradcam,{_BASELINES}",
+        {
+            "models": _MODEL_COLUMNS,
+            "faithful-cells": {**_FAITHFUL_COLUMNS, **_THRESHOLD_COLUMNS},
+            "stable": _STABLE_COLUMNS,
+        },
     ),
     Evaluation(
         "imagenet",
         f"{IMAGENET} --data {PHOTOS}/imagenet --images 0 --measures {_MODEL},{_FAITHFUL},{_STABLE} "
-        f"--methods cam,gradcam,layercam,guided-gradcam,occlusion,{_BASELINES}",
-        {"faithful": _FAITHFUL_COLUMNS, "stable": _STABLE_COLUMNS},
+        f"--methods cam,gradcam,layercam,guided-gradcam,{_BASELINES}",
+        {"models": _MODEL_COLUMNS, "faithful-imagenet": _FAITHFUL_COLUMNS, "stable": _STABLE_COLUMNS},
     ),
     Evaluation(
         "coco",
         f"{IMAGENET} --data {PHOTOS}/coco --classes coco-to-imagenet --images 0 --measures {_LOCAL} "
         f"--methods cam,gradcam,layercam,guided-gradcam,occlusion,{_BASELINES}",
-        {"local": _LOCAL_COLUMNS},
+        {"local-coco": {**_LOCAL_COLUMNS, **_BOX_COLUMNS}},
     ),
 )
 
 
 def tables() -> Iterator[tuple[str, Iterator[str]]]:
-    """The lines of each table whose run is done, by the name of its place."""
-    for evaluation in PLAN:
+    """The lines of each table by the name of its place, of the runs that are done; and their commands."""
+    done = [evaluation for evaluation in PLAN if is_done(evaluation.run)]
+    rows: dict[str, list[list[str]]] = {}
+    heads: dict[str, Columns] = {}
+    for evaluation in done:
         path = evaluation.folder / "results.json"
-        if path.exists():
-            results = Results.model_validate_json(path.read_text(encoding="utf-8"))
-            for name, columns in evaluation.tables.items():
-                yield f"{evaluation.name}-{name}", _lines(results, columns)
-            yield f"{evaluation.name}-models", _models(results)
+        results = Results.model_validate_json(path.read_text(encoding="utf-8"))
+        for name, columns in evaluation.tables.items():
+            heads[name] = columns
+            rows.setdefault(name, []).extend(_rows(results, columns))
+    for name, columns in heads.items():
+        own = all(not row[2] for row in rows[name])  # figures of the models have no method
+        first = ["data", "model", *([] if own else ["method"])]
+        lines = [[*row[:2], *row[3:]] for row in rows[name]] if own else rows[name]
+        yield name, table([*first, *columns], lines)
+    if done:
+        yield (
+            "map-commands",
+            (f"    {item.run.command}    # {(item.folder / DONE).read_text().strip()} s" for item in done),
+        )
 
 
-def _lines(results: Results, columns: Columns) -> Iterator[str]:
-    """One row a method of a model, where it has any of the figures."""
+def _rows(results: Results, columns: Columns) -> Iterator[list[str]]:
+    """One a method of a model, where it has any of the figures."""
     found = {
         (item.candidate, item.source, item.measure, figure.name): figure
         for item in results.measures
         for figure in item.figures
     }
-    sources = list(dict.fromkeys(item.source for item in results.measures if item.source))
-    rows = []
     for candidate in results.candidates:
-        for source in sources:
+        for source in dict.fromkeys(item.source for item in results.measures):
             cells = [_cell(found.get((candidate.name, source, *column))) for column in columns.values()]
             if any(cells):
-                rows.append([candidate.name.partition("/")[0], source, *cells])
-    return table(["model", "method", *columns], rows)
-
-
-def _models(results: Results) -> Iterator[str]:
-    """Every figure of the models themselves, without their maps."""
-    own = [item for item in results.measures if item.source is None and item.figures]
-    heads = list(dict.fromkeys(figure.title for item in own for figure in item.figures))
-    rows = []
-    for candidate in results.candidates:
-        figures = {f.title: f for item in own if item.candidate == candidate.name for f in item.figures}
-        rows.append([candidate.name.partition("/")[0], *(_cell(figures.get(head)) for head in heads)])
-    return table(["model", *heads], rows)
+                name = candidate.name.partition("/")[0]
+                yield [results.data.name, name, f"`{source}`" if source else "", *cells]
 
 
 def _cell(figure: FigureResult | None) -> str:
-    """A figure with its interval, such as ``0.581 (0.52, 0.64)``."""
+    """A figure with its interval, such as ``0.581 (0.523, 0.640)``."""
     if figure is None or figure.value is None:
         return ""
-    interval = f" ({figure.low:.2f}, {figure.high:.2f})" if figure.low is not None else ""
+    interval = f" ({figure.low:.3f}, {figure.high:.3f})" if figure.low is not None else ""
     return f"{figure.value:.3f}{interval}"
