@@ -13,11 +13,12 @@ import pytest
 import konkyo
 
 ROOT = Path(konkyo.__file__).parent
-SHARED = ("konkyo.errors", "konkyo.imaging")
+SHARED = ("konkyo.errors", "konkyo.imaging", "konkyo.named")
 FILES = ("konkyo.models.card", "konkyo.models.bundle", "konkyo.models.neurons")
 
 MAY_KNOW = {
     "errors": (),
+    "named": (),
     "image_limits": ("konkyo.errors",),
     "imaging": ("konkyo.errors", "konkyo.image_limits"),
     "models": ("konkyo.models", *SHARED),
@@ -89,6 +90,7 @@ WITHOUT_TORCH = (
     "models/neurons",
     "models/__init__",
     "perturbation",
+    "named",
     "rendering",
     "service",
     "study/__init__",

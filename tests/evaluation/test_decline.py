@@ -191,6 +191,23 @@ def test_classes_that_share_the_highest_score_share_the_answer(scores, expected:
     assert right(torch.tensor([scores]), torch.tensor([0])).tolist() == [expected]
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 3e38])
+@pytest.mark.parametrize("colour_range", ["image", "map"])
+def test_one_value_that_is_no_number_is_never_right(value: float, colour_range: str) -> None:
+    """Of one class in one place, beside large values; 3e38 becomes infinite where it is enlarged."""
+    maps = torch.full((2, 2, 4, 4), 50.0)
+    maps[1, 1, 0, 0] = value
+    maps[:, 0, 2, 2] = 60  # what the sound maps say is class 0
+    candidate = make_candidate(Linear(torch.zeros(2, SIDE, SIDE)))
+    white = make_example(np.full((SIDE, SIDE, 3), 255, np.uint8), truth=0)
+    found = take(Decline, Given(maps), white, white, candidate=candidate, colour_range=colour_range)
+    for name in ("raw", "absolute", "blend", "product"):
+        sound, broken = found.columns[name]
+        assert (name, broken) == (name, 0)
+        if name != "blend":
+            assert (name, sound) == (name, 1)
+
+
 def test_maps_that_always_name_one_class_are_right_where_that_is_the_class() -> None:
     # Bright pictures are class 1 and dark ones class 0; the maps say 1 whatever is shown.
     candidate = make_candidate(

@@ -303,6 +303,7 @@ def test_a_constant_map_takes_pixels_in_the_order_of_ties() -> None:
     )
     assert found.values["deletion_curve"] == [1] * 16 + [0]
     assert found.values["insertion_curve"] == [0] * 9 + [1] * 8
+    assert found.values["flat"] == 1
 
 
 def test_what_speaks_against_the_class_ranks_with_the_rest_unless_asked_for() -> None:
@@ -314,6 +315,7 @@ def test_what_speaks_against_the_class_ranks_with_the_rest_unless_asked_for() ->
     assert signed.values["insertion_curve"] == [0, 0, 0, 0, 1]
     _, [important] = taken(seer(), maps, white(), step=16, insertion_from="zeros", ties="stable")
     assert important.values["insertion_curve"] == [0, 0, 0, 1, 1]
+    assert [signed.values["flat"], important.values["flat"]] == [0, 1]
 
 
 def test_insertion_starts_from_the_blur_of_the_image(shipped) -> None:
@@ -344,7 +346,7 @@ def test_statistics_are_means_over_the_images_whose_map_is_finite() -> None:
     assert all(np.isnan(np.hstack(list(records[2].values.values()))))
     columns = {name: np.array([record.values[name] for record in records]) for name in records[0].values}
     figures = {statistic.name: statistic.of(columns) for statistic in measure.statistics()}
-    assert figures == {"insertion": 0.5, "deletion": 0.5, "score": 0}
+    assert figures == {"insertion": 0.5, "deletion": 0.5, "score": 0, "flat": 0}
 
 
 def test_maps_that_do_not_fit_and_no_maps_are_refused() -> None:

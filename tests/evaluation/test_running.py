@@ -135,6 +135,22 @@ def test_goes_on_after_a_fault_or_an_interrupt(
     assert figures(run(tmp_path)) == figures(whole)
 
 
+class Listed(Pictures):
+    """Counts how often it was asked for all names."""
+
+    def names(self) -> Sequence[str]:
+        self.__dict__["asked"] = self.__dict__.get("asked", 0) + 1
+        return super().names()
+
+
+def test_names_are_not_listed_for_each_image(tmp_path: Path) -> None:
+    """That would take the square of their number."""
+    few, many = (Listed(pictures(count).items) for count in (4, 12))
+    for examples in (few, many):
+        run(tmp_path / str(len(examples)), examples)
+    assert vars(few)["asked"] == vars(many)["asked"]
+
+
 def test_a_finished_run_is_not_done_again(tmp_path: Path, whole: Results) -> None:
     run(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")}

@@ -103,6 +103,15 @@ def test_a_figure_rests_on_the_records_it_looked_at() -> None:
     assert found.matrices[0].values == ((4.0, 0.0),)
 
 
+def test_an_extreme_has_no_interval() -> None:
+    """No resample holds a value beyond it."""
+    largest = Statistic("x", lambda columns: float(columns["x"].max()), "lower", "largest x")
+    of = table([1.0, 2.0, 3.0, 8.0])
+    assert summed(largest, of=of).figures[0].high == 8
+    [found] = summed(largest._replace(resampled=False), of=of).figures
+    assert (found.value, found.low, found.high, found.images) == (8, None, None, 4)
+
+
 def test_few_counts_images_and_groups() -> None:
     """Thirty records of ten images are few, of thirty images they are not."""
     x = [float(place) for place in range(30)]

@@ -153,7 +153,7 @@ class TestSelectBy:
     @pytest.fixture
     def noise(self, data: ImageData, monkeypatch: pytest.MonkeyPatch) -> ImageData:
         """Three classes, uneven, and nothing to tell them by."""
-        monkeypatch.setitem(registry._NETWORKS, "linear", Linear)
+        monkeypatch.setitem(registry._NETWORKS._known, "linear", Linear)
         generator = np.random.default_rng(60)
         train = Images(data.train.pixels[:64], generator.integers(0, 3, 64))
         val = Images(data.val.pixels[:24], generator.choice(3, 24, p=[0.6, 0.3, 0.1]))
@@ -356,7 +356,7 @@ class TestResume:
         schedule: str,
         reads: int,
     ) -> None:
-        monkeypatch.setitem(registry._NETWORKS, "dropping", Dropping)
+        monkeypatch.setitem(registry._NETWORKS._known, "dropping", Dropping)
         config = configure(arch="dropping", arch_args={}, epochs=3, schedule=schedule)
         fit(config, data, tmp_path / "whole")
         per_epoch = math.ceil(len(data.val) / config.batch_size)

@@ -12,14 +12,13 @@ Its constructor takes ``num_classes`` and JSON values by keyword, so that a mode
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
 from konkyo.models.cut import Hook
+from konkyo.named import Named
 
 
 class Network(Protocol):
@@ -44,7 +43,7 @@ class Network(Protocol):
 
 
 N = TypeVar("N", bound=type[nn.Module])
-_NETWORKS: dict[str, type[nn.Module]] = {}
+_NETWORKS: Named[type[nn.Module]] = Named("konkyo.models", "network")
 
 
 def register(name: str) -> Callable[[N], N]:
@@ -55,25 +54,15 @@ def register(name: str) -> Callable[[N], N]:
     """
 
     def add(network: N) -> N:
-        if name in _NETWORKS:
-            raise ValueError(f"network {name!r} is registered twice")
-        _NETWORKS[name] = network
+        _NETWORKS.add(name, network)
         return network
 
     return add
 
 
-def _networks() -> dict[str, type[nn.Module]]:
-    package = importlib.import_module(__package__)
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.ispkg:
-            importlib.import_module(f"{__package__}.{module.name}")
-    return _NETWORKS
-
-
 def names() -> tuple[str, ...]:
     """Every registered network, sorted."""
-    return tuple(sorted(_networks()))
+    return tuple(_NETWORKS.all())
 
 
 def find(name: str) -> type[nn.Module]:
@@ -82,9 +71,9 @@ def find(name: str) -> type[nn.Module]:
     Raises:
         KeyError: no network has this name; the message lists those that exist.
     """
-    networks = _networks()
+    networks = _NETWORKS.all()
     if name not in networks:
-        raise KeyError(f"unknown network {name!r}; there are: {', '.join(sorted(networks))}")
+        raise KeyError(f"unknown network {name!r}; there are: {', '.join(networks)}")
     return networks[name]
 
 

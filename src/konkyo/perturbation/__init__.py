@@ -19,17 +19,16 @@ Example:
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from konkyo.errors import UnsupportedMethod
 from konkyo.imaging import UInt8
+from konkyo.named import Named
 from konkyo.perturbation.base import Float32, Floats, Perturbation
 
 P = TypeVar("P", bound=type[Perturbation])
-_METHODS: dict[str, type[Perturbation]] = {}
+_METHODS: Named[type[Perturbation]] = Named(__name__, "perturbation")
 
 
 def register(method: P) -> P:
@@ -38,18 +37,13 @@ def register(method: P) -> P:
     Raises:
         ValueError: the name is taken.
     """
-    if method.name in _METHODS:
-        raise ValueError(f"perturbation {method.name!r} is registered twice")
-    _METHODS[method.name] = method
+    _METHODS.add(method.name, method)
     return method
 
 
 def methods() -> dict[str, type[Perturbation]]:
     """Every registered method by name."""
-    package = importlib.import_module(__name__)
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
-    return dict(sorted(_METHODS.items()))
+    return _METHODS.all()
 
 
 def explain(

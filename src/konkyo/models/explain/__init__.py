@@ -12,14 +12,13 @@ A method is a module that turns a network and an image into logits and maps in o
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from konkyo.models.card import MapKind
+from konkyo.named import Named
 
 
 class Explanation(Protocol):
@@ -56,7 +55,7 @@ class Explanation(Protocol):
 
 
 E = TypeVar("E", bound=type[Explanation])
-_METHODS: dict[str, type[Explanation]] = {}
+_METHODS: Named[type[Explanation]] = Named(__name__, "explanation")
 
 
 def register(method: E) -> E:
@@ -65,18 +64,13 @@ def register(method: E) -> E:
     Raises:
         ValueError: the name is taken.
     """
-    if method.name in _METHODS:
-        raise ValueError(f"explanation {method.name!r} is registered twice")
-    _METHODS[method.name] = method
+    _METHODS.add(method.name, method)
     return method
 
 
 def methods() -> dict[str, type[Explanation]]:
     """Every registered method by name."""
-    package = importlib.import_module(__name__)
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
-    return dict(sorted(_METHODS.items()))
+    return _METHODS.all()
 
 
 def resolve_targets(logits: Tensor, targets: Tensor) -> Tensor:
