@@ -131,9 +131,9 @@ PLAN = (
     ),
     Evaluation(
         "cells",
-        f"{ZOO}/amb-elpv/1 --data elpv --images 150 "
+        f"{ZOO}/amb-elpv/1 --data elpv --images 100 "
         f"--measures {_MODEL},{_FAITHFUL},{_STABLE},threshold_insertion_deletion "
-        f"--methods attention,cam,gradcam,guided-gradcam,{_BASELINES}",
+        f"--methods attention,gradcam,guided-gradcam,{_BASELINES}",
         {
             "models": _MODEL_COLUMNS,
             "faithful-cells": {**_FAITHFUL_COLUMNS, **_THRESHOLD_COLUMNS},
@@ -143,7 +143,7 @@ PLAN = (
     Evaluation(
         "imagenet",
         f"{IMAGENET} --data {PHOTOS}/imagenet --images 0 --measures {_MODEL},{_FAITHFUL},{_STABLE} "
-        f"--methods cam,gradcam,layercam,guided-gradcam,{_BASELINES}",
+        "--methods gradcam,guided-gradcam,centre,random",
         {"models": _MODEL_COLUMNS, "faithful-imagenet": _FAITHFUL_COLUMNS, "stable": _STABLE_COLUMNS},
     ),
     Evaluation(

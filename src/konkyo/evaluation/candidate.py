@@ -5,7 +5,8 @@ Shape legend: B batch, D input channels, H, W input size, N classes, K targets, 
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from konkyo.models.bundle import Bundle
 from konkyo.models.classifier import Classifier
 from konkyo.models.explained import Explained
 from konkyo.models.loading import load_explained
+
+T = TypeVar("T")
 
 
 class Candidate:
@@ -35,6 +38,7 @@ class Candidate:
         explained = explained.eval().requires_grad_(False).to(self.device)
         self.classifier = explained.classifier.to(memory_format=torch.channels_last)
         self._methods = {explained.explanation.name: explained}
+        self._made: dict[Hashable, Any] = {}
 
     @classmethod
     def load(cls, bundle: Bundle, device: str | torch.device = "cpu") -> Candidate:
@@ -90,7 +94,15 @@ class Candidate:
 
     def with_classifier(self, classifier: Classifier) -> Candidate:
         """The same with another network, such as a changed copy of its own (``copy.deepcopy``)."""
-        twin = copy.copy(self)
+        twin = Candidate.__new__(Candidate)
+        twin.bundle, twin.card, twin.device = self.bundle, self.card, self.device
         twin.classifier = classifier.eval()
-        twin._methods = {}
+        twin._methods, twin._made = {}, {}
         return twin
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What several measures and methods share, such as a changed copy of the network: made once."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
+        return found

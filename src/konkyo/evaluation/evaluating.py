@@ -141,7 +141,8 @@ def _results(
     facts: Facts,
 ) -> list[MeasureResult]:
     candidate, examples = subject
-    names = [examples.names()[position] for position in order]
+    listed = examples.names()
+    names = [listed[position] for position in order]
     resampling = Resampling(config.resamples, config.level, config.seed)
 
     def result(task: Task) -> MeasureResult:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from konkyo.imaging import Geometry, UInt8
@@ -121,3 +122,8 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def labelled(self) -> tuple[list[int], Tensor]:
+        """Positions of the n images whose class is known, and their classes (n,) int64, on the device."""
+        truths = {place: item.truth for place, item in enumerate(self.examples) if item.truth is not None}
+        return list(truths), torch.tensor(list(truths.values()), dtype=torch.int64, device=self.logits.device)

@@ -22,7 +22,6 @@ from torch import Tensor
 from konkyo.evaluation.candidate import Candidate
 from konkyo.evaluation.parts import parts
 from konkyo.models.card import ONNX
-from konkyo.models.classifier import Classifier
 
 Float32 = npt.NDArray[np.float32]
 
@@ -30,7 +29,7 @@ TARGETS = "targets"
 """The input that may stay: exporters read the size of the batch from it."""
 NORMALISATION = ("Transpose", "Cast", "Div", "Sub", "Div")
 """What ``Classifier.normalise`` is exported as."""
-AT_ONCE = 8
+AT_ONCE = 4
 """Images of a run: features of more leave the processor's cache."""
 CLOSE = 1e-3
 """Largest difference from torch, of the largest logit, at which a graph is taken for the network."""
@@ -71,12 +70,12 @@ class ExportedNetwork:
         return logits
 
 
-class ExportedCandidate(Candidate):
+class GraphCandidate(Candidate):
     """A candidate whose logits come from its exported graph; its maps do not."""
 
     def __init__(self, candidate: Candidate, network: ExportedNetwork) -> None:
         self.__dict__.update(vars(candidate))
-        self._torch, self._network = candidate, network
+        self._network = network
 
     def logits(self, pixels: Tensor) -> Tensor:
         """See ``Candidate.logits``."""
@@ -86,12 +85,8 @@ class ExportedCandidate(Candidate):
         """See ``Candidate.logits_of_normalised``."""
         return self._network(image)
 
-    def with_classifier(self, classifier: Classifier) -> Candidate:
-        """See ``Candidate.with_classifier``: the graph does not hold another network."""
-        return self._torch.with_classifier(classifier)
 
-
-def exported(candidate: Candidate) -> ExportedCandidate | None:
+def exported(candidate: Candidate) -> GraphCandidate | None:
     """The same in ONNX Runtime; None on a device, without a graph, or where the graph is not this network."""
     path = candidate.bundle.file(ONNX)
     if candidate.device.type != "cpu" or path is None or not path.exists():
@@ -105,7 +100,7 @@ def exported(candidate: Candidate) -> ExportedCandidate | None:
     expected = candidate.logits(pixels)
     found = network(candidate.classifier.normalise(pixels))
     same = (found - expected).abs().max() <= CLOSE * expected.abs().max()
-    return ExportedCandidate(candidate, network) if same else None
+    return GraphCandidate(candidate, network) if same else None
 
 
 def cut(model: onnx.ModelProto) -> onnx.ModelProto:

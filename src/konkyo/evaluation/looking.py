@@ -18,6 +18,9 @@ from konkyo.evaluation.report.look import Look
 from konkyo.evaluation.results import MeasureResult, WorstCase
 from konkyo.evaluation.sources import find_source
 
+SIGNED = ("class_weight_map", "score_drop")
+"""Kinds of maps whose negative part means as much as the other."""
+
 
 class Viewer:
     """Looks at worst cases, for the report.
@@ -56,11 +59,13 @@ def _with_map(seen: Look, candidate: Candidate, name: str, case: WorstCase, pixe
     source = find_source(name, candidate)
     target = -1 if case.target is None else case.target
     maps = source.maps(candidate, pixels, torch.tensor([[target]], device=candidate.device))
+    kinds = {method.method: method.map_kind for method in candidate.card.methods}
     explained = seen.predicted if case.target is None else candidate.card.labels[case.target]
     return seen._replace(
         map=maps[0, 0].float().cpu().numpy(),
         explained=explained if source.class_specific else None,
         importance=source.importance,
+        signed=name == "contribution" or kinds.get(name) in SIGNED,
     )
 
 

@@ -29,6 +29,10 @@ def for_many_passes(candidate: Candidate) -> Candidate:
     On a CPU its exported graph, where the bundle has one that gives its logits; else a copy of the
     network whose batch norms are folded into its convolutions. Ask it for no maps.
     """
+    return candidate.once("many passes", lambda: _quick(candidate))
+
+
+def _quick(candidate: Candidate) -> Candidate:
     quick = exported(candidate)
     if quick is not None:
         return quick

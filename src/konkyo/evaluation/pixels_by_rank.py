@@ -48,7 +48,7 @@ def default_step(size: tuple[int, int]) -> int:
 
 
 def area(scores: Tensor) -> Tensor:
-    """Area under curves (..., n + 1) by trapezoids, over [0, 1]; a last step of fewer pixels counts in full."""
+    """Area under curves (..., n + 1) by trapezoids, over [0, 1]; a last step of fewer pixels counts whole."""
     return (scores.sum(-1) - scores[..., 0] / 2 - scores[..., -1] / 2) / (scores.shape[-1] - 1)
 
 
@@ -104,8 +104,8 @@ def insertion_deletion(
     """Both curves of every image by every map.
 
     The whole image is asked once for all maps and both curves, the start of insertion once for all maps,
-    the zeros once for all images; what lies between goes through the network in full batches, whichever
-    image, map and curve it belongs to: 2 n - 1 passes for a map of an image, and a few.
+    the zeros once for all images; what lies between goes through the network in batches, on a device of
+    many maps and images at once: 2 n - 2 passes for a map of an image, and a few.
 
     Args:
         logits_of: the network, after normalisation.
@@ -127,60 +127,63 @@ def insertion_deletion(
     steps = math.ceil(height * width / step)
     if logits is None:
         logits = torch.cat([logits_of(images[part]) for part in parts(count, at_once)])
-    classes = logits.argmax(dim=1)  # (B,)
-
-    def probability(shown: Tensor, image: Tensor) -> Tensor:
-        """Of the class of the image each was made from: (b, D, H, W), (b,) -> (b,)."""
-        return logits_of(shown).softmax(dim=1).gather(1, classes[image, None])[:, 0]
-
+    probability = _Probability(logits_of, logits.argmax(dim=1))
     numbers = torch.arange(count, device=images.device)
-    whole = logits.softmax(dim=1).gather(1, classes[:, None])  # (B, 1)
-    zeros = logits_of(torch.zeros_like(images[:1])).softmax(dim=1)[0, classes, None]  # (B, 1)
+    whole = logits.softmax(dim=1).amax(dim=1)  # (B,)
+    zeros = probability.of(logits_of(torch.zeros_like(images[:1])).expand(count, -1), numbers)
     begin = zeros
     if start is not None:
-        begun = [probability(start[part], numbers[part]) for part in parts(count, at_once)]
-        begin = torch.cat(begun)[:, None]
+        begin = torch.cat([probability(start[part], numbers[part]) for part in parts(count, at_once)])
     scores = torch.empty(2, *saliency.shape[:2], steps + 1, device=images.device)
-    scores[0, ..., 0], scores[0, ..., -1] = begin, whole
-    scores[1, ..., 0], scores[1, ..., -1] = whole, zeros
-    perturbed = _Perturbed(images, _ranks(saliency, ties), step, steps)
-    for curve, inserting in zip(scores, (True, False), strict=True):
-        found = curve.new_empty(perturbed.count)
-        for part in parts(perturbed.count, at_once):
-            found[part] = probability(*perturbed.take(part, start, inserting=inserting))
-        curve[..., 1:-1] = found.view(*saliency.shape[:2], steps - 1)
+    scores[0, ..., 0], scores[0, ..., -1] = begin[:, None], whole[:, None]
+    scores[1, ..., 0], scores[1, ..., -1] = whole[:, None], zeros[:, None]
+    between = scores.flatten(1, 2)[..., 1:-1]  # a view
+    _fill(between, probability, images, start, _ranks(saliency, ties), step, at_once)
     return Scores(*scores.cpu().double())
 
 
+class _Probability(NamedTuple):
+    """Of the class of the image that a perturbed one was made from."""
+
+    logits_of: Logits
+    classes: Tensor  # (B,)
+
+    def __call__(self, shown: Tensor, image: Tensor) -> Tensor:
+        """(b, D, H, W), (b,) -> (b,)."""
+        return self.of(self.logits_of(shown), image)
+
+    def of(self, logits: Tensor, image: Tensor) -> Tensor:
+        """(b, N), (b,) -> (b,)."""
+        return logits.softmax(dim=1).gather(1, self.classes[image, None])[:, 0]
+
+
+def _fill(
+    scores: Tensor,
+    probability: _Probability,
+    images: Tensor,
+    start: Tensor | None,
+    ranks: Tensor,
+    step: int,
+    at_once: int,
+) -> None:
+    """Fill in what lies between the ends of the curves, (2, P, n - 1)."""
+    between = scores.shape[2]
+    image_of = torch.arange(len(images), device=images.device).repeat_interleave(len(ranks) // len(images))
+    for pairs in parts(len(ranks), max(at_once // max(between, 1), 1)):
+        image = image_of[pairs]
+        whole = images[image, None]  # (p, 1, D, H, W)
+        under = 0 if start is None else start[image, None]
+        for some in parts(between, at_once):
+            taken = step * torch.arange(some.start + 1, some.stop + 1, device=images.device)
+            chosen = (ranks[pairs, None] < taken[:, None, None])[:, :, None]  # (p, s, 1, H, W)
+            inserted, deleted = whole.where(chosen, under), whole.masked_fill(chosen, 0)
+            for curve, shown in zip(scores, (inserted, deleted), strict=True):
+                found = probability(shown.flatten(0, 1), image.repeat_interleave(len(taken)))
+                curve[pairs, some] = found.view(len(image), -1)
+
+
 def _ranks(saliency: Tensor, ties: Ties) -> Tensor:
-    """(B, S, H, W) -> (P, H, W) int64, 0 for the pixel that is taken first."""
+    """(B, S, H, W) -> (P, H, W) int32, 0 for the pixel that is taken first."""
     order = salient_order(saliency.flatten(0, 1), ties)  # (P, H W)
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places).view(-1, *saliency.shape[2:])
-
-
-class _Perturbed:
-    """What lies between the ends of the curves, made when it is needed.
-
-    Args:
-        images: (B, D, H, W).
-        ranks: (P, H, W).
-        step: pixels of a step.
-        steps: their number.
-    """
-
-    def __init__(self, images: Tensor, ranks: Tensor, step: int, steps: int) -> None:
-        self._images, self._ranks, self._step, self._between = images, ranks, step, steps - 1
-        self.count = len(ranks) * self._between
-
-    def take(self, part: slice, start: Tensor | None, *, inserting: bool) -> tuple[Tensor, Tensor]:
-        """Some of them (b, D, H, W), and the image each was made from (b,)."""
-        numbers = torch.arange(part.start, part.stop, device=self._ranks.device)
-        pair = numbers // self._between
-        image = pair // (len(self._ranks) // len(self._images))
-        taken = (numbers % self._between + 1) * self._step
-        chosen = (self._ranks[pair] < taken[:, None, None])[:, None]  # (b, 1, H, W)
-        whole = self._images[image]
-        if not inserting:
-            return whole.masked_fill(chosen, 0), image
-        return whole.where(chosen, 0 if start is None else start[image]), image
+    return torch.empty_like(order).scatter_(1, order, places).int().view(-1, *saliency.shape[2:])

@@ -24,7 +24,7 @@ class FigureResult(_Part):
 
     Attributes:
         value: None where there is none.
-        low, high: ends of its interval, None of fewer than 2 images.
+        low, high: ends of its interval, None of fewer than 2 images, and of an extreme.
         images: how many images, or things in them, it rests on.
         units: of how many images, or groups of images, they are: what an interval counts as independent.
         few: whether these are fewer than ``FEW``.

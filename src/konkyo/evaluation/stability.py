@@ -101,7 +101,9 @@ class Stability(Measure):
                 "lower",
                 "largest difference, as a share of the larger range",
             ),
-            Statistic("largest_difference", _largest, "lower", "the same, of the image where it is largest"),
+            Statistic(
+                "largest_difference", _largest, "lower", "the same, of the image where it is largest", False
+            ),
             Statistic(
                 "same_class", Mean("same_class"), "higher", "share of images whose class stays the same"
             ),

@@ -150,7 +150,9 @@ def _figure(statistic: Statistic, table: Table, resampling: Resampling) -> Figur
     value = statistic.of(watched)
     rests = _known(table.columns, () if isinstance(statistic.of, Missing) else watched.seen, len(table))
     units = len({key for key, known in zip(table.keys, rests, strict=True) if known})
-    ends = interval(statistic.of, table.columns, Units(table.keys), resampling)
+    ends = None
+    if statistic.resampled:
+        ends = interval(statistic.of, table.columns, Units(table.keys), resampling)
     return FigureResult(
         name=statistic.name,
         title=statistic.title,

@@ -50,21 +50,23 @@ def construct(
             maps of all classes of an ``image``.
 
     Returns:
-        ``raw``, ``absolute``, ``resampled``, ``scaled``, ``blend`` and ``product``, each (B, N) float64.
+        ``raw``, ``absolute``, ``resampled``, ``scaled``, ``blend`` and ``product``, each (B, N) float64; not
+        finite of a map that is not.
     """
     size = pixels.shape[1:3]
     large = maps
     if maps.shape[-2:] != size:
         large = F.interpolate(maps, size, mode="bicubic", align_corners=False)
     scaled = _scaled(large, coloured, (2, 3) if colour_range == "map" else (1, 2, 3))
-    levels = (scaled * 255).nan_to_num().long()
+    known = scaled.isfinite().all(dim=3).all(dim=2)  # (B, N)
+    levels = (scaled * 255).nan_to_num().clamp(0, 255).long()
     picture = pixels.sum(dim=3)[:, None]  # (B, 1, H, W), the three channels together
     return {
         "raw": sums(maps),
         "absolute": sums(maps.abs()),
         "resampled": sums(large),
         "scaled": sums(scaled),
-        "blend": MAP * sums(_JET.to(maps.device)[levels]) + PICTURE * sums(picture),
+        "blend": (MAP * sums(_JET.to(maps.device)[levels]) + PICTURE * sums(picture)).where(known, torch.nan),
         "product": sums(large.double() * picture) / 255,
     }
 
@@ -82,9 +84,11 @@ def _scaled(maps: Tensor, coloured: Coloured, over: tuple[int, ...]) -> Tensor:
 def right(scores: Tensor, truth: Tensor) -> Tensor:
     """Whether the true class scores highest: (B, N), (B,) -> (B,) float64.
 
-    Of t classes that share the highest score each counts 1/t. Scores that are not numbers are wrong.
+    Of t classes that share the highest score each counts 1/t. Where a score is not finite, the answer is
+    wrong.
     """
-    highest = scores == scores.amax(dim=1, keepdim=True)
+    known = scores.isfinite().all(dim=1, keepdim=True)
+    highest = known & (scores == scores.amax(dim=1, keepdim=True))
     true = highest.gather(1, truth[:, None])[:, 0]
     return true.double() / highest.sum(dim=1).clamp(min=1)
 

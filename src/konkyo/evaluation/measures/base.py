@@ -68,12 +68,14 @@ class Statistic(NamedTuple):
         of: columns to the figure; NaN where there is none.
         better: which way.
         title: in words.
+        resampled: whether it gets an interval; of an extreme, which is of one record, resamples say nothing.
     """
 
     name: str
     of: Callable[[Columns], float]
     better: Better
     title: str
+    resampled: bool = True
 
 
 class Curve(NamedTuple):

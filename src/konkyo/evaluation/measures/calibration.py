@@ -89,11 +89,10 @@ class Calibration(Measure):
 
     def records(self, batch: Batch, targets: Tensor, maps: Tensor) -> Sequence[Record]:
         """See ``Measure.records``: of the bin of the image's confidence whether it is right, else NaN."""
-        known = [place for place, example in enumerate(batch.examples) if example.truth is not None]
+        known, truths = batch.labelled()
         if not known:
             return []
         logits = batch.logits[known].double()
-        truths = torch.tensor([batch.examples[place].truth for place in known], device=logits.device)
         probabilities = logits.softmax(dim=1)
         confidences = probabilities.amax(dim=1)
         right = (ranks(logits, truths) == 0).double()

@@ -118,11 +118,10 @@ class Classification(Measure):
 
     def records(self, batch: Batch, targets: Tensor, maps: Tensor) -> Sequence[Record]:
         """See ``Measure.records``."""
-        known = [place for place, example in enumerate(batch.examples) if example.truth is not None]
+        known, truths = batch.labelled()
         if not known:
             return []
         logits = batch.logits[known].double()
-        truths = torch.tensor([batch.examples[place].truth for place in known], device=logits.device)
         predicted = logits.argmax(dim=1)
         rank = ranks(logits, truths)
         confidence = logits.softmax(dim=1).amax(dim=1)

@@ -38,7 +38,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -54,6 +53,7 @@ from konkyo.evaluation.measures.base import (
     Statistic,
     Unsuited,
 )
+from konkyo.evaluation.parts import parts
 from konkyo.evaluation.sources import Contribution, MethodSource, Source
 from konkyo.evaluation.visual_maps import (
     Coloured,
@@ -188,20 +188,17 @@ class Decline(Measure):
 
     def records(self, batch: Batch, targets: Tensor, maps: Tensor) -> Sequence[Record]:
         """See ``Measure.records``."""
-        known = {
-            place: example.truth for place, example in enumerate(batch.examples) if example.truth is not None
-        }
+        known, truths = batch.labelled()
         each = maps.shape[1] * batch.pixels.shape[1] * batch.pixels.shape[2]
         at_once = max(1, _ELEMENTS // each)
         records: list[Record] = []
-        for start in range(0, len(known), at_once):
-            places = list(known)[start : start + at_once]
+        for part in parts(len(known), at_once):
+            places = known[part]
             scores = {
                 "network": batch.logits[places],
                 **self._scores(maps[places], batch.pixels[places].to(maps.device)),
             }
-            truth = torch.tensor([known[place] for place in places], device=maps.device)
-            found = {name: right(of_classes, truth).tolist() for name, of_classes in scores.items()}
+            found = {name: right(of_classes, truths[part]).tolist() for name, of_classes in scores.items()}
             records += [
                 Record(place, {name: values[index] for name, values in found.items()})
                 for index, place in enumerate(places)
@@ -258,8 +255,8 @@ class Decline(Measure):
         notes = [self._beginning(columns)]
         for name, title in CONSTRUCTIONS.items():
             steps = [step for step in self._steps().values() if name in step.on_the_way_to]
-            parts = [f"{step.part(columns):+.4f} by {step.title}" for step in steps if step.part(columns)]
-            causes = f": {'; '.join(parts)}" if parts else ""
+            grown = [f"{step.part(columns):+.4f} by {step.title}" for step in steps if step.part(columns)]
+            causes = f": {'; '.join(grown)}" if grown else ""
             notes.append(f"The decline of {title} is {DeclineOf(name)(columns):.4f}{causes}.")
         notes.append(
             f"Maps that know nothing of the classes are right by {chance:.3f}, "

@@ -29,6 +29,7 @@ from konkyo.evaluation.pixels_by_rank import (
     default_step,
     insertion_deletion,
 )
+from konkyo.evaluation.similarity import flat
 from konkyo.evaluation.sources import Source, enlarged
 from konkyo.evaluation.things import readable
 
@@ -104,9 +105,10 @@ class InsertionDeletionByPixels(Measure):
             logits=batch.logits,
             at_once=largest_batch(maps.device, self.candidate.size),
         )
+        said = zip(flat(saliency).tolist(), finite.tolist(), strict=True)
         return [
-            Record(place, _values(*(curve[place, 0] for curve in scores), known=known))
-            for place, known in enumerate(finite.tolist())
+            Record(place, _values(scores.insertion[place, 0], scores.deletion[place, 0], is_flat, known))
+            for place, (is_flat, known) in enumerate(said)
         ]
 
     def statistics(self) -> Sequence[Statistic]:
@@ -115,6 +117,12 @@ class InsertionDeletionByPixels(Measure):
             Statistic("insertion", Mean("insertion"), "higher", "area under the insertion curve"),
             Statistic("deletion", Mean("deletion"), "lower", "area under the deletion curve"),
             Statistic("score", Mean("score"), "higher", "insertion area less deletion area"),
+            Statistic(
+                "flat",
+                Mean("flat"),
+                "lower",
+                "share of images whose map is flat: only ties order its pixels",
+            ),
         )
 
     def curves(self) -> Sequence[Curve]:
@@ -133,7 +141,9 @@ class InsertionDeletionByPixels(Measure):
         return {"step": self._step}
 
 
-def _values(insertion: Tensor, deletion: Tensor, *, known: bool) -> dict[str, float | Sequence[float]]:
+def _values(
+    insertion: Tensor, deletion: Tensor, is_flat: bool, known: bool
+) -> dict[str, float | Sequence[float]]:
     if not known:
         insertion, deletion = (torch.full_like(curve, torch.nan) for curve in (insertion, deletion))
     inserted, deleted = float(area(insertion)), float(area(deletion))
@@ -141,6 +151,7 @@ def _values(insertion: Tensor, deletion: Tensor, *, known: bool) -> dict[str, fl
         "insertion": inserted,
         "deletion": deleted,
         "score": inserted - deleted,
+        "flat": float(is_flat) if known else math.nan,
         "insertion_curve": insertion.tolist(),
         "deletion_curve": deletion.tolist(),
     }

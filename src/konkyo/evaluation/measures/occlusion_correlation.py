@@ -15,7 +15,6 @@ Shape legend: B images, h, w grid of the maps, H, W input size.
 from __future__ import annotations
 
 import hashlib
-import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -59,7 +58,6 @@ class OcclusionMaps:
         self._maps: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
         self._bytes = 0
         self._kept = kept
-        self._model: Candidate | None = None
 
     def get(
         self, candidate: Candidate, pixels: Tensor, targets: Tensor, parameters: OcclusionParameters
@@ -72,18 +70,11 @@ class OcclusionMaps:
             digest = hashlib.blake2b(image.cpu().numpy().tobytes()).digest()
             key = (digest, int(target), *settings.values())
             if key not in self._maps:
-                model = self._model_of(candidate)
-                self._add(key, source.maps(model, image[None], target.view(1, 1))[0, 0].cpu())
+                quick = for_many_passes(candidate)
+                self._add(key, source.maps(quick, image[None], target.view(1, 1))[0, 0].cpu())
             self._maps.move_to_end(key)
             found.append(self._maps[key])
         return torch.stack(found)
-
-    def _model_of(self, candidate: Candidate) -> Candidate:
-        if self._model is None:
-            quick = for_many_passes(candidate)
-            # Never the candidate itself: these maps live as long as it does.
-            self._model = quick if quick is not candidate else candidate.with_classifier(candidate.classifier)
-        return self._model
 
     def _add(self, key: tuple[object, ...], map_: Tensor) -> None:
         self._maps[key] = map_
@@ -91,10 +82,6 @@ class OcclusionMaps:
         while self._bytes > self._kept and len(self._maps) > 1:
             _, oldest = self._maps.popitem(last=False)
             self._bytes -= oldest.nbytes
-
-
-_MAPS: weakref.WeakKeyDictionary[Candidate, OcclusionMaps] = weakref.WeakKeyDictionary()
-"""Of each model as long as it is evaluated."""
 
 
 @register
@@ -123,7 +110,7 @@ class OcclusionCorrelation(Measure):
         self._patch, self._stride = square(candidate.size, parameters)
         self._source = source
         self._parameters = parameters
-        self._occlusion = _MAPS.setdefault(candidate, OcclusionMaps())
+        self._occlusion = candidate.once("occlusion maps", OcclusionMaps)
 
     def records(self, batch: Batch, targets: Tensor, maps: Tensor) -> Sequence[Record]:
         """See ``Measure.records``."""

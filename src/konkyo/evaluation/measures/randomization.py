@@ -174,12 +174,17 @@ class Randomization(Measure):
         self._limit = parameters.unchanged
         try:
             layers = len(layers_in_order(candidate.classifier.network))
-            counts = cascade(layers)
-            copies = randomized(candidate.classifier, counts, parameters.seed)
         except ValueError as error:
             raise Unsuited(f"its layers cannot be put in order: {error}") from None
+        counts, seed = cascade(layers), parameters.seed
         self._shares = tuple(count / layers for count in counts)
-        self._twins = [candidate.with_classifier(copy.to(candidate.device)) for copy in copies]
+        self._twins = candidate.once(
+            ("randomized", seed),
+            lambda: [
+                candidate.with_classifier(copy.to(candidate.device))
+                for copy in randomized(candidate.classifier, counts, seed)
+            ],
+        )
 
     def records(self, batch: Batch, targets: Tensor, maps: Tensor) -> Sequence[Record]:
         """See ``Measure.records``."""

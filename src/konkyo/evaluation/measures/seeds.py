@@ -80,10 +80,11 @@ def class_iou(intersections: Float64, unions: Float64, classes: Float64) -> Floa
     names, index = np.unique(classes[known], return_inverse=True)
     if not len(names):
         return np.full(intersections.shape[1], math.nan)
-    sums = np.zeros((2, len(names), intersections.shape[1]))
-    for total, values in zip(sums, (intersections, unions), strict=True):
-        np.add.at(total, index, values[known])
-    return np.asarray((sums[0] / sums[1]).mean(axis=0))
+    together, either = (
+        np.array([np.bincount(index, column) for column in values[known].T])
+        for values in (intersections, unions)
+    )  # (T, classes)
+    return np.asarray((together / either).mean(axis=1))
 
 
 @dataclass(frozen=True)

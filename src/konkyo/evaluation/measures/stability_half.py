@@ -44,15 +44,19 @@ class StabilityHalf(Stability):
     def __init__(self, candidate: Candidate, source: Source | None, parameters: Parameters) -> None:
         super().__init__(candidate, source, parameters)
         assert isinstance(parameters, HalfParameters)
-        halved = copy.deepcopy(candidate.classifier).to(getattr(torch, parameters.precision))
-        self._half = candidate.with_classifier(halved)
+        precision = parameters.precision
+        self._half = candidate.once(("in", precision), lambda: _halved(candidate, precision))
         try:
             self._half.logits(torch.zeros(1, *candidate.size, 3, dtype=torch.uint8))
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
-            raise Unsuited(f"the network does not run in {parameters.precision}: {reason}") from None
+            raise Unsuited(f"the network does not run in {precision}: {reason}") from None
 
     def again(self, pixels: Tensor, targets: Tensor, maps: Tensor) -> Iterator[Again]:
         """See ``Stability.again``."""
         again = self._source.maps(self._half, pixels, targets)
         yield Again(maps[:, 0], again[:, 0], self._half.logits(pixels))
+
+
+def _halved(candidate: Candidate, precision: str) -> Candidate:
+    return candidate.with_classifier(copy.deepcopy(candidate.classifier).to(getattr(torch, precision)))

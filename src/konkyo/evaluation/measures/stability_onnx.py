@@ -69,7 +69,7 @@ class StabilityOnnx(Stability):
         own = candidate.card.explanation.method
         if isinstance(source, MethodSource) and source.method != own:
             raise Unsuited(f"the ONNX graph holds {own} alone")
-        self._exported = ExportedCandidate(candidate, graph)
+        self._exported = candidate.once("exported", lambda: ExportedCandidate(candidate, graph))
 
     def again(self, pixels: Tensor, targets: Tensor, maps: Tensor) -> Iterator[Again]:
         """See ``Stability.again``."""

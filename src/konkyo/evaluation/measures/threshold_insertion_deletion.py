@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -70,15 +69,14 @@ class ThresholdInsertionDeletion(Measure):
 
     def records(self, batch: Batch, targets: Tensor, maps: Tensor) -> Sequence[Record]:
         """See ``Measure.records``; an image whose map is not finite has no figures."""
-        truths = [-1 if example.truth is None else example.truth for example in batch.examples]
-        places = [place for place, truth in enumerate(truths) if truth >= 0]
+        places, truths = batch.labelled()
         if not places:
             return ()
         important, finite = readable(maps[places, 0], self._source)
         hits = threshold_hits(
             self._quick.logits,
             batch.pixels[places].to(maps.device),
-            torch.tensor(truths, device=maps.device)[places],
+            truths,
             important,
             fill=self._fill,
             thresholds=self._thresholds,
