@@ -179,6 +179,28 @@ def test_several_models_share_tables_and_charts(read: Callable[..., Element]) ->
     assert len(classed(found, "lead")) == 3
 
 
+def test_notes_of_all_maps_of_a_model_are_told_once(read: Callable[..., Element]) -> None:
+    def noted(candidate: str, source: str, *notes: str) -> MeasureResult:
+        return measured("energy", source, figure("energy", 0.5), candidate=candidate, notes=notes)
+
+    found = read(
+        results(
+            noted("first/1", "cam", "Two are left out."),
+            noted("first/1", "gradcam", "Two are left out."),
+            noted("second/1", "cam", "Two are left out."),
+            noted("second/1", "gradcam", "Three are left out."),
+            candidates=("first/1", "second/1"),
+        )
+    )
+    notes = {
+        text(next(part.iter("h4"))): text(next(part.iter("ul"))) for part in classed(found, "notes", "div")
+    }
+    assert notes == {
+        "all maps of first/1 and cam of second/1": "Two are left out.",
+        "gradcam of second/1": "Three are left out.",
+    }
+
+
 def test_confusions_are_a_table_with_shades(page: Element) -> None:
     table = classed(section(page, "Classification"), "shades", "table")[0]
     assert rows(table)["crack"] == ["1", "1", "8", "1", "1", "1"]

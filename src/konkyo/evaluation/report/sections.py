@@ -182,10 +182,21 @@ def _notes(results: Sequence[MeasureResult], styles: Styles) -> list[Note]:
     """Notes that all rows share, once; then those of each row, rows with the same ones together."""
     noted = [result for result in results if result.notes]
     shared = [note for note in (noted[0].notes if noted else ()) if all(note in item.notes for item in noted)]
-    rows: dict[tuple[str, ...], list[str]] = {}
+    rows: dict[tuple[str, ...], list[MeasureResult]] = {}
     for result in noted:
         own = tuple(note for note in result.notes if note not in shared)
         if own:
-            rows.setdefault(own, []).append(_whose(result, styles))
+            rows.setdefault(own, []).append(result)
     found = [Note("", shared)] if shared else []
-    return found + [Note(listed(whose), lines) for lines, whose in rows.items()]
+    return found + [Note(_whose_all(some, noted, styles), lines) for lines, some in rows.items()]
+
+
+def _whose_all(some: Sequence[MeasureResult], noted: Sequence[MeasureResult], styles: Styles) -> str:
+    """Names of rows; a model of which none is missing has one for all."""
+    names: list[str] = []
+    for candidate in dict.fromkeys(result.candidate for result in some):
+        own = [result for result in some if result.candidate == candidate]
+        known = [result for result in noted if result.candidate == candidate]
+        whole = styles.several and len(own) == len(known) > 1
+        names += [f"all maps of {candidate}"] if whole else [_whose(result, styles) for result in own]
+    return listed(names)
