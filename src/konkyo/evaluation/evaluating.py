@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import torch
 
 from konkyo.evaluation.bootstrap import Resampling
@@ -90,7 +91,7 @@ def evaluate(
         command=command,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=_settings(config, choices, subjects[0].candidate.device),
-        versions={"python": platform.python_version(), **{name: version(name) for name in COMPUTED_BY}},
+        versions=_versions(),
         data=_data(subjects[0].examples, known[0]),
         candidates=tuple(_candidate(subject) for subject in subjects),
         measures=tuple(measured),
@@ -154,6 +155,12 @@ def _results(
         return summarise(candidate.name, task, table, resampling, config.worst, nothing)
 
     return [result(task) for task in tasks]
+
+
+def _versions() -> dict[str, str]:
+    installed = {name: version(name) for name in COMPUTED_BY}
+    # Its distribution has another name with CUDA than without.
+    return {"python": platform.python_version(), **installed, "onnxruntime": onnxruntime.__version__}
 
 
 def _data(examples: Examples, facts: Facts) -> DataResult:
