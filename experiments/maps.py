@@ -15,6 +15,7 @@ from experiments.markdown import table
 from experiments.plan import Run
 from experiments.run import DONE, is_done
 from konkyo.evaluation.results import FigureResult, Results
+from konkyo.evaluation.sources import BASELINES
 
 EVALUATIONS = Path("runs/evaluation")
 ZOO, MODELS, PHOTOS = "src/konkyo/zoo", "models", "data/photos"
@@ -179,7 +180,7 @@ def tables() -> Iterator[tuple[str, Iterator[str]]]:
 
 
 def _rows(results: Results, columns: Columns) -> Iterator[list[str]]:
-    """One a method of a model, where it has any of the figures."""
+    """One a method of a model, where it has any of the figures; how steady a baseline is says nothing."""
     found = {
         (item.candidate, item.source, item.measure, figure.name): figure
         for item in results.measures
@@ -188,7 +189,7 @@ def _rows(results: Results, columns: Columns) -> Iterator[list[str]]:
     for candidate in results.candidates:
         for source in dict.fromkeys(item.source for item in results.measures):
             cells = [_cell(found.get((candidate.name, source, *column))) for column in columns.values()]
-            if any(cells):
+            if any(cells) and not (columns is _STABLE_COLUMNS and source in BASELINES):
                 name = candidate.name.partition("/")[0]
                 yield [results.data.name, name, f"`{source}`" if source else "", *cells]
 

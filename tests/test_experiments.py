@@ -6,9 +6,12 @@ import json
 
 import pytest
 import typer
+from experiments import maps
 from experiments.plan import Run, plan
+from experiments.table import RESULTS
 
 from konkyo.cli import app
+from konkyo.evaluation.measures import measures
 from konkyo.models.registry import build
 
 RUNS = list(plan())
@@ -49,3 +52,16 @@ def test_the_networks_can_be_built_and_a_bundle_of_each_stays_small() -> None:
         found = dict(item.split("=", 1) for item in arguments)
         network = build(arch, 6, **{name: json.loads(value) for name, value in found.items()})
         assert 2 * 4 * sum(parameter.numel() for parameter in network.parameters()) < 10e6
+
+
+@pytest.mark.parametrize("evaluation", maps.PLAN, ids=lambda evaluation: evaluation.name)
+def test_an_evaluation_can_be_read_and_its_tables_have_a_place(evaluation: maps.Evaluation) -> None:
+    options = parsed(evaluation.run)
+    assert str(options["out"]) == str(evaluation.folder)
+    asked = str(options["measures"]).split(",")
+    assert set(asked) <= measures().keys()
+    places = RESULTS.read_text(encoding="utf-8")
+    for name, columns in evaluation.tables.items():
+        assert f"<!-- {name} -->" in places
+        # Runs that share a table need not all have its columns, but each has some.
+        assert {measure for measure, _ in columns.values()} & set(asked)
