@@ -19,10 +19,8 @@ from konkyo.evaluation.sources import BASELINES
 
 EVALUATIONS = Path("runs/evaluation")
 ZOO, MODELS, PHOTOS = "src/konkyo/zoo", "models", "data/photos"
-IMAGENET = (
-    f"{ZOO}/efficientnet-lite0-imagenet/1 {MODELS}/efficientnet-lite1/1 {MODELS}/efficientnet-lite2/1 "
-    f"{MODELS}/resnet50-keras/1"
-)
+LITE0 = f"{ZOO}/efficientnet-lite0-imagenet/1"
+IMAGENET = f"{LITE0} {MODELS}/efficientnet-lite1/1 {MODELS}/efficientnet-lite2/1 {MODELS}/resnet50-keras/1"
 CNN, GCM = f"{ZOO}/cnn-cifar10/1", f"{ZOO}/gcm-cifar10/1 {ZOO}/gcm-clipped-cifar10/1"
 TILES = f"{ZOO}/abn-magnetic-tile/1 {ZOO}/multiscale-abn-magnetic-tile/1"
 
@@ -143,9 +141,16 @@ PLAN = (
     ),
     Evaluation(
         "imagenet",
-        f"{IMAGENET} --data {PHOTOS}/imagenet --images 0 --measures {_MODEL},{_FAITHFUL},{_STABLE} "
+        f"{IMAGENET} --data {PHOTOS}/imagenet --images 0 "
+        f"--measures {_MODEL},insertion_deletion,average_drop,occlusion_correlation "
+        "--methods gradcam,centre,random",
+        {"models": _MODEL_COLUMNS, "faithful-imagenet": _FAITHFUL_COLUMNS},
+    ),
+    Evaluation(
+        "imagenet-lite0",
+        f"{LITE0} --data {PHOTOS}/imagenet --images 0 --measures {_MODEL},{_FAITHFUL},{_STABLE} "
         "--methods gradcam,guided-gradcam,centre,random",
-        {"models": _MODEL_COLUMNS, "faithful-imagenet": _FAITHFUL_COLUMNS, "stable": _STABLE_COLUMNS},
+        {"faithful-lite0": _FAITHFUL_COLUMNS, "stable": _STABLE_COLUMNS},
     ),
     Evaluation(
         "coco",
