@@ -55,7 +55,7 @@ def test_the_wheel_is_the_package_and_nothing_else(tmp_path: Path) -> None:
     assert {"konkyo/service/web/index.html", "konkyo/zoo/amb-elpv/1/model.onnx"} <= expected
     assert found - about == expected
     assert {Path(name).suffix for name in expected} <= {
-        *(".py", ".html", ".js", ".css", ".svg", ".md", ".txt", ".json", ".png", ".jpg"),
+        *(".py", ".html", ".j2", ".js", ".css", ".svg", ".md", ".txt", ".json", ".png", ".jpg"),
         *(".onnx", ".safetensors"),
     }
 

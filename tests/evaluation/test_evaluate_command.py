@@ -111,7 +111,7 @@ def test_two_models_side_by_side(data: Path, tmp_path: Path) -> None:
         assert found[one] == found[two]
     assert found["gcm-cifar10/1", None, "classification", "accuracy"] == accuracy(GCM, data)
     assert results.settings["limit"] == {"occlusion_correlation": 2}
-    assert results.command.startswith("konkyo ")
+    assert results.command.startswith("konkyo")  # what follows are the words of this process
     page = (out / "report.html").read_text()
     assert "gcm-clipped-cifar10/1" in page
     assert page.count("data:image/") > 10
