@@ -215,6 +215,7 @@ from interrupted import Alone
 from konkyo.cli import main
 from konkyo.evaluation.measures import register
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
 register(Alone)
 Alone.ends = signal.SIGINT, 2
 main()
