@@ -478,7 +478,8 @@ def test_what_another_window_opened_again_is_not_sent(sit: Opening, study: Study
     other.wait_for_image(1)
     other.drag(1, 2)
     other.saved()
-    sitting.page.click("#plain-go")
+    with sitting.page.expect_navigation():
+        sitting.page.click("#plain-go")
     sitting.wait_for_image(1)
     assert sitting.order() == other.order()
     assert not one.ask()["finished"]

@@ -7,6 +7,8 @@ const LONGEST = 30_000;
 
 let failing = 0; // how many questions wait for their next try
 let told = () => {};
+let returns = 0; // how often the network came back
+addEventListener("online", () => (returns += 1));
 
 // told: called when the service is lost, and when it is back.
 export const watchReach = (callback) => (told = callback);
@@ -16,10 +18,12 @@ export const outOfReach = () => failing > 0;
 // The outcome of an action, tried again while nobody answers it, ever more rarely.
 export async function persist(action) {
   for (let wait = SHORTEST; ; wait = Math.min(2 * wait, LONGEST)) {
+    const before = returns;
     try {
       return await action();
     } catch (error) {
       if (!(error instanceof Away)) throw error;
+      if (returns !== before) continue; // it came back while this was failing
       failing += 1;
       told();
       await pause(Math.max(wait, error.wait));
