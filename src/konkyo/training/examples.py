@@ -30,7 +30,7 @@ from konkyo.training.data import NO_MASK, SPLITS, ImageData, Images
 from konkyo.training.errors import DataError
 from konkyo.training.example_sets import ArrayExamples, Concept, FileExamples, Item
 from konkyo.training.groups import read_groups
-from konkyo.training.listing import holds_folders, image_files, list_folder
+from konkyo.training.listing import folders_in, holds_folders, image_files, list_folder
 from konkyo.training.reading import File
 from konkyo.training.sources import SURFACES, refuse_layout
 from konkyo.training.surfaces import generate_surfaces
@@ -228,7 +228,7 @@ def _without_classes(root: Path) -> bool:
     if (root / PANOPTIC).is_file():
         return True
     if image_files(root / "images"):  # a class may be called so; then there are others beside it
-        beside = {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+        beside = {path.name for path in folders_in(root)}
         return beside <= {"images", "masks"}
     return bool(image_files(root)) and not holds_folders(root)
 

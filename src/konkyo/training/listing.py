@@ -162,7 +162,7 @@ def _list_given(root: Path) -> Listing:
 
 def _masked(root: Path, listing: Listing) -> Listing:
     """The same with masks; a class counts as having some if any split has one."""
-    folders = {folder.name for folder in _folders(root)} if root.is_dir() else set()
+    folders = {folder.name for folder in folders_in(root)} if root.is_dir() else set()
     if not folders or not folders <= set(listing.labels):
         raise DataError(f"{root}: expected folders named as the classes: {', '.join(listing.labels)}")
     together = sorted(listing.everything(), key=lambda file: file.path)
@@ -196,13 +196,13 @@ def _with_masks(root: Path, labels: tuple[str, ...], files: list[File]) -> list[
 
 
 def _refuse_others(folder: Path, siblings: tuple[str, ...]) -> None:
-    for other in _folders(folder.parent):
+    for other in folders_in(folder.parent):
         if other.name not in (folder.name, *siblings):
             raise DataError(f"{other}: not expected beside {folder}; there may be {' and '.join(siblings)}")
 
 
 def _class_folders(root: Path) -> tuple[tuple[str, ...], list[File]]:
-    folders = _folders(root)
+    folders = folders_in(root)
     if not folders:
         raise DataError(f"{root}: no class folders here; expected {root / 'CLASS' / 'IMAGE'}")
     if len(folders) == 1:
@@ -224,10 +224,11 @@ def image_files(folder: Path) -> list[Path]:
 
 def holds_folders(folder: Path) -> bool:
     """Whether it exists and has folders in it, hidden ones not counted."""
-    return folder.is_dir() and bool(_folders(folder))
+    return folder.is_dir() and bool(folders_in(folder))
 
 
-def _folders(root: Path) -> list[Path]:
+def folders_in(root: Path) -> list[Path]:
+    """The folders in a folder, sorted, hidden ones not counted."""
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
