@@ -10,11 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from ctypes import c_int
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from processes import Process, eventually, process
 from services import EXPLAIN, FILES, PREDICT, one_model
@@ -55,13 +57,20 @@ def make(bundle, settings):
         threading.Event().wait()
     return Faulty(bundle)
 
+if __name__ != "__main__" and (HERE / "late").exists():
+    try:
+        (HERE / "first").touch(exist_ok=False)
+    except FileExistsError:  # the second worker starts when somebody writes
+        (HERE / "late").read_text()
+
 def said(file):
     return file.exists() and file.read_text() == str(os.getpid())
 
 Model.dead = property(lambda model: "a queue has stopped" if said(HERE / "dead") else None)
 
 if __name__ == "__main__":
-    sys.exit(serve(Settings(port=0, processes=2), make))
+    os.environ.setdefault("KONKYO_PORT", "0")
+    sys.exit(serve(Settings(processes=2), make))
 """
 
 
@@ -114,6 +123,29 @@ def test_one_that_loads_turns_nobody_away_while_another_serves(tmp_path: Path, p
         (tmp_path / "slow").touch()
         os.kill(late, signal.SIGCONT)
         eventually(lambda: "it loads" in server.log())
+        assert [server.request("POST", PREDICT, FILES[0])[0] for _ in range(20)] == [200] * 20
+
+
+def test_it_is_not_ready_before_every_worker_is(tmp_path: Path, program: tuple[str], free_port: int) -> None:
+    """A worker that starts late would turn away what the readiness of the first one has called."""
+    os.mkfifo(tmp_path / "late")
+
+    def problems() -> list[str] | None:
+        try:
+            response = httpx.get(f"http://127.0.0.1:{free_port}/readyz", trust_env=False)
+        except httpx.TransportError:  # nobody listens yet
+            return None
+        return [] if response.status_code == 200 else response.json()["problems"]
+
+    with ExitStack() as ending, ThreadPoolExecutor() as threads:
+        starting = threads.submit(Process, tmp_path / "log", program, port=free_port, repository=one_model())
+        try:
+            eventually(lambda: problems() == ["another worker process is not ready"])
+        finally:
+            (tmp_path / "late").write_text("")
+            starting.add_done_callback(lambda done: ending.callback(done.result().end))
+        server = starting.result()
+        server.ready()
         assert [server.request("POST", PREDICT, FILES[0])[0] for _ in range(20)] == [200] * 20
 
 

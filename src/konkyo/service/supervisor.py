@@ -148,13 +148,17 @@ class Supervisor:
         self._tell_who_is_ready()
 
     def _tell_who_is_ready(self) -> None:
-        """Whether all who accept connections are; and the first time that all accept, tell everybody."""
+        """Whether all who accept connections are; and the first time that all accept, tell everybody.
+
+        Until then nobody is told that the others are ready: one that begins to accept before its models are
+        loaded would turn away what another's readiness has called.
+        """
         accepting = [place for place in self._places if place.accepting]
         if not self._announced and len(accepting) == len(self._places):
             self._announced = True
             print(f"Konkyo on {self._address}", flush=True)
         for place in self._places:
-            ready = all(other.ready for other in accepting if other is not place)
+            ready = self._announced and all(other.ready for other in accepting if other is not place)
             order = OTHERS_READY if ready else OTHERS_NOT_READY
             if order != place.told:
                 place.tell(order)
