@@ -77,7 +77,8 @@ def test_what_a_shorter_caption_has_not_has_no_score_and_no_map(explained, scene
     scores, maps = explained
     assert (scores[short, LONGEST - 1] == 0).all()
     assert (maps[short, LONGEST - 1] == 0).all()
-    assert (scores[:, : LONGEST - 1] < 0).all()
+    assert (scores[:, : LONGEST - 1] <= 0).all()  # 0 of a word that could be no other
+    assert (scores[:, : LONGEST - 1] < 0).double().mean() > 0.9
 
 
 def test_maps_are_those_of_the_network_differentiated_by_hand(captioner, image, scenes):

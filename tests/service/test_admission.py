@@ -418,10 +418,9 @@ def slow_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pace, "add", lambda self, size, seconds: really(self, size, 100.0))
 
 
-@pytest.mark.usefixtures("slow_batches")
-async def test_who_would_be_late_is_refused_at_once(clock: Clock) -> None:
+@pytest.mark.usefixtures("slow_batches", "clock")
+async def test_who_would_be_late_is_refused_at_once() -> None:
     async with serving(zoo_settings(max_batch=2)) as service:
-        clock.stop()
         held = await hold(service, PREDICT)
         waiting = [ask(service, number, PREDICT) for number in (1, 2, 3)]
         await until(lambda: service.depth("predict") == 3)

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import pytest
 from collector import Collector, Received, collecting, values
-from faults import broken, until
+from faults import Clock, broken, until
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from processes import process
 from pydantic import ValidationError
@@ -212,10 +212,12 @@ async def test_a_failing_engine_is_an_error_of_each_part(collector: Collector) -
         assert queue.links == [batches[1].id]
 
 
-async def test_who_leaves_the_queue_without_an_answer(collector: Collector) -> None:
+async def test_who_leaves_the_queue_without_an_answer(collector: Collector, clock: Clock) -> None:
     async with traced(collector) as service:
         first = await hold(service)
-        late = ask(service, 1, deadline_ms=1)
+        late = ask(service, 1, deadline_ms=1000)
+        await until(lambda: service.depth("explain") == 1)
+        await clock.advance(2)
         assert (await late).status_code == 504
         caller = Caller(service.app, EXPLAIN, headers=[("content-type", "image/png")])
         caller.send(FILES[2])
