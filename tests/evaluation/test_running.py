@@ -177,6 +177,10 @@ def test_other_settings_in_a_folder_are_refused(tmp_path: Path, whole: Results) 
     other = Pictures(pictures().items[1:])
     with pytest.raises(ValueError, match=r"data\.images was"):
         run(tmp_path, other)
+    first, *rest = pictures().items
+    painted = Pictures([replace(first, pixels=255 - first.pixels), *rest])
+    with pytest.raises(ValueError, match=r"data\.content was"):
+        run(tmp_path, painted)
     assert found(run(tmp_path, other, restart=True), "alone").figures[0].images == 19
     assert figures(run(tmp_path, restart=True)) == figures(whole)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +153,9 @@ class Pictures:
 
     def truths(self) -> Sequence[int | None]:
         return [item.truth for item in self.items]
+
+    def digest(self) -> str:
+        return str(zlib.crc32(b"".join(item.pixels.tobytes() for item in self.items)))
 
     def read(self, index: int) -> Example:
         item = self.items[index]

@@ -133,6 +133,27 @@ class TestClassFolders:
         assert found["images/pit/4_1.png"].marked == ()
         assert "of 71 of which it is known" in examples.description
 
+    @pytest.mark.parametrize("kind", ["images", "masks"])
+    def test_what_changes_under_its_name_changes_the_digest(self, tiles: Path, kind: str) -> None:
+        before = opened(tiles).digest()
+        assert opened(tiles).digest() == before
+        path = tiles / kind / "pit" / "3_1.png"
+        content = path.read_bytes()
+        save(path, np.full((8, 12), 1, np.uint8))
+        changed = opened(tiles).digest()
+        assert changed != before
+        path.write_bytes(content)
+        assert opened(tiles).digest() == before
+        examples = opened(tiles)
+        path.unlink()
+        assert examples.digest() != before
+
+    def test_groups_and_classes_belong_to_the_digest(self, tiles: Path) -> None:
+        before = opened(tiles, split="all").digest()
+        assert opened(tiles, LABELS[::-1], split="all").digest() != before
+        group(tiles)
+        assert opened(tiles, split="all").digest() != before
+
     def test_masks_may_lie_elsewhere(self, tiles: Path) -> None:
         for path in (tiles / "masks" / "pit").iterdir():
             mask = np.zeros((8, 12), np.uint8)

@@ -97,6 +97,10 @@ class Examples(Protocol):
         """Class index of every example where it is known, without opening any."""
         ...
 
+    def digest(self) -> str:
+        """Of what the examples hold, so that images and masks that changed under their names are noticed."""
+        ...
+
     def read(self, index: int) -> Example:
         """One of them; called from several threads.
 

@@ -40,11 +40,12 @@ def made_by(subject: Subject) -> dict[str, Any]:
     """What the records of a model on its data must have in common, as JSON."""
     candidate, examples = subject
     names = hashlib.sha256("\0".join(examples.names()).encode(errors="surrogateescape")).hexdigest()
+    data = {"name": examples.name, "description": examples.description, "images": names}
     return {
         "candidate": candidate.name,
         "digest": candidate.bundle.digest,
         "device": candidate.device.type,
-        "data": {"name": examples.name, "description": examples.description, "images": names},
+        "data": {**data, "content": examples.digest()},
         "versions": {name: version(name) for name in ("konkyo", "torch")},
     }
 

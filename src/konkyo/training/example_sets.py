@@ -5,10 +5,13 @@ Shape legend: H, W the network's input, h, w a mask's file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -80,6 +83,18 @@ class FileExamples:
         """See ``Examples.truths``."""
         return [item.truth for item in self.items]
 
+    def digest(self) -> str:
+        """See ``Examples.digest``; a file that cannot be read is found out by ``read``."""
+        paths = {mask.path for item in self.items for mask in item.masks or ()}
+        paths |= {item.path for item in self.items}
+        with ThreadPoolExecutor() as pool:
+            contents = dict(zip(paths, pool.map(_content, paths), strict=True))
+        known = [
+            [item.name, contents[item.path], item.truth, item.group, _shown(item.masks, contents)]
+            for item in self.items
+        ]
+        return hashlib.sha256(json.dumps([self.concepts, known]).encode()).hexdigest()
+
     def read(self, index: int) -> Example:
         """See ``Examples.read``.
 
@@ -146,6 +161,13 @@ class ArrayExamples:
         """See ``Examples.truths``."""
         return [self.concepts[label].classes[0] for label in self.images.labels]
 
+    def digest(self) -> str:
+        """See ``Examples.digest``."""
+        found = hashlib.sha256(json.dumps(self.concepts).encode())
+        for part in (self.images.pixels, self.images.labels, self.images.masks):
+            found.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
+        return found.hexdigest()
+
     def read(self, index: int) -> Example:
         """See ``Examples.read``."""
         decoded = Decoded(Image.fromarray(self.images.pixels[index]), 1, "PNG")
@@ -159,6 +181,25 @@ class ArrayExamples:
 
     def _name(self, index: int) -> str:
         return f"{self.split}/{index:05}"
+
+
+def _content(path: Path) -> str | None:
+    """Digest of a file; None where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _shown(masks: Sequence[MaskFile] | None, contents: Mapping[Path, str | None]) -> list[Any] | None:
+    """What masks hold, and what it means, as JSON."""
+    if masks is None:
+        return None
+    meant = (mask.shows if isinstance(mask.shows, int) else sorted(mask.shows.items()) for mask in masks)
+    return [
+        [contents[mask.path], shows, sorted(mask.crowds)] for mask, shows in zip(masks, meant, strict=True)
+    ]
 
 
 def _prepared(decoded: Decoded, spec: InputSpec) -> tuple[UInt8, Geometry]:
