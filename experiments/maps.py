@@ -1,5 +1,7 @@
 """Every evaluation of the maps in docs/results.md, as the command that anybody can type, and its table.
 
+A figure that is told apart from the best baseline of its model has ▲ where it is better, ▼ where worse.
+
 Photographs of others cannot ship: ``PHOTOS`` holds ``imagenet/INDEX/*.jpg``, labelled by class index, and
 ``coco/`` with images, panoptic masks and ``panoptic.json``; ``MODELS`` what ``konkyo import`` makes of
 published ImageNet weights.
@@ -14,7 +16,10 @@ from pathlib import Path
 from experiments.markdown import table
 from experiments.plan import Run
 from experiments.run import DONE, is_done
-from konkyo.evaluation.results import FigureResult, Results
+from konkyo.evaluation.comparing import Entry, best_baseline, entries_of
+from konkyo.evaluation.report.verdicts import Standing, standing
+from konkyo.evaluation.report.words import words_of
+from konkyo.evaluation.results import Results
 from konkyo.evaluation.sources import BASELINES
 
 EVALUATIONS = Path("runs/evaluation")
@@ -29,6 +34,8 @@ _FAITHFUL = "insertion_deletion,average_drop,occlusion_correlation,randomization
 _STABLE = "stability_jpeg,stability_shift,stability_batch,stability_half,stability_onnx"
 _LOCAL = "pointing,pointing_rejection,energy,localization,localization_given_class,seeds"
 _BASELINES = "random,centre,edges"
+
+MARKS: dict[Standing, str] = {"better": " ▲", "open": "", "worse": " ▼"}
 
 Columns = Mapping[str, tuple[str, str]]
 """Head of a column to a measure and its figure."""
@@ -112,13 +119,13 @@ PLAN = (
     ),
     Evaluation(
         "cifar10",
-        f"{CNN} {GCM} --data cifar10 --data-root data/cifar10 --images 200 --measures {_FAITHFUL},{_STABLE} "
+        f"{CNN} {GCM} --data cifar10 --data-root data/cifar10 --images 1000 --measures {_FAITHFUL},{_STABLE} "
         f"--methods gcm,contribution,cam,gradcam,guided-gradcam,guided-backprop,{_BASELINES}",
         {"faithful-cifar10": _FAITHFUL_COLUMNS, "stable": _STABLE_COLUMNS},
     ),
     Evaluation(
         "tiles",
-        f"{TILES} --data data/magnetic-tile --fold 0 --images 120 "
+        f"{TILES} --data data/magnetic-tile --fold 0 --images 0 "
         f"--measures {_MODEL},{_FAITHFUL},{_STABLE},{_LOCAL},expert_map,threshold_insertion_deletion "
         f"--methods attention,attention:1,attention:2,cam,gradcam,guided-gradcam,{_BASELINES}",
         {
@@ -130,7 +137,7 @@ PLAN = (
     ),
     Evaluation(
         "cells",
-        f"{ZOO}/amb-elpv/1 --data elpv --images 100 "
+        f"{ZOO}/amb-elpv/1 --data elpv --images 0 "
         f"--measures {_MODEL},{_FAITHFUL},{_STABLE},threshold_insertion_deletion "
         f"--methods attention,gradcam,guided-gradcam,{_BASELINES}",
         {
@@ -142,15 +149,8 @@ PLAN = (
     Evaluation(
         "imagenet",
         f"{IMAGENET} --data {PHOTOS}/imagenet --images 0 "
-        f"--measures {_MODEL},insertion_deletion,average_drop,occlusion_correlation "
-        "--methods gradcam,centre,random",
-        {"models": _MODEL_COLUMNS, "faithful-imagenet": _FAITHFUL_COLUMNS},
-    ),
-    Evaluation(
-        "imagenet-lite0",
-        f"{LITE0} --data {PHOTOS}/imagenet --images 0 --measures {_MODEL},{_FAITHFUL},{_STABLE} "
-        "--methods gradcam,guided-gradcam,centre,random",
-        {"faithful-lite0": _FAITHFUL_COLUMNS, "stable": _STABLE_COLUMNS},
+        f"--measures {_MODEL},{_FAITHFUL},{_STABLE} --methods gradcam,guided-gradcam,{_BASELINES}",
+        {"models": _MODEL_COLUMNS, "faithful-imagenet": _FAITHFUL_COLUMNS, "stable": _STABLE_COLUMNS},
     ),
     Evaluation(
         "coco",
@@ -187,21 +187,30 @@ def tables() -> Iterator[tuple[str, Iterator[str]]]:
 def _rows(results: Results, columns: Columns) -> Iterator[list[str]]:
     """One a method of a model, where it has any of the figures; how steady a baseline is says nothing."""
     found = {
-        (item.candidate, item.source, item.measure, figure.name): figure
+        (item.candidate, item.source, item.measure, figure.name): Entry(item, figure)
         for item in results.measures
         for figure in item.figures
     }
     for candidate in results.candidates:
         for source in dict.fromkeys(item.source for item in results.measures):
-            cells = [_cell(found.get((candidate.name, source, *column))) for column in columns.values()]
+            cells = [
+                _cell(found.get((candidate.name, source, *column)), results) for column in columns.values()
+            ]
             if any(cells) and not (columns is _STABLE_COLUMNS and source in BASELINES):
                 name = candidate.name.partition("/")[0]
                 yield [results.data.name, name, f"`{source}`" if source else "", *cells]
 
 
-def _cell(figure: FigureResult | None) -> str:
-    """A figure with its interval, such as ``0.581 (0.523, 0.640)``."""
-    if figure is None or figure.value is None:
+def _cell(entry: Entry | None, results: Results) -> str:
+    """A figure with its interval, such as ``0.581 (0.523, 0.640) ▲``."""
+    if entry is None or entry.figure.value is None:
         return ""
+    result, figure = entry
     interval = f" ({figure.low:.3f}, {figure.high:.3f})" if figure.low is not None else ""
-    return f"{figure.value:.3f}{interval}"
+    same = entries_of((item for item in results.measures if item.measure == result.measure), figure.name)
+    baseline = best_baseline(same, result.candidate)
+    words = words_of(result.measure, result.title)
+    mark = ""
+    if baseline is not None and words.beatable and not words.fails:
+        mark = MARKS[standing(figure, baseline)]
+    return f"{figure.value:.3f}{interval}{mark}"

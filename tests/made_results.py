@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from konkyo.evaluation.comparing import Entry, best_baseline, best_map, entries_of, is_baseline
 from konkyo.evaluation.measures.base import Better
 from konkyo.evaluation.report import Look
 from konkyo.evaluation.results import (
@@ -16,6 +17,7 @@ from konkyo.evaluation.results import (
     CandidateResult,
     CurveResult,
     DataResult,
+    DifferenceResult,
     FigureResult,
     MatrixResult,
     MeasureResult,
@@ -56,6 +58,32 @@ def measured(measure: str, source: str | None, *figures: FigureResult, **more: A
     return MeasureResult(source=source, measure=measure, figures=figures, settings=settings, **given)
 
 
+def differing(measures: Sequence[MeasureResult]) -> list[MeasureResult]:
+    """With differences as of figures that have nothing in common: told apart where no intervals overlap."""
+
+    def difference(of: FigureResult, other: Entry) -> DifferenceResult:
+        to = other.figure
+        assert of.value is not None
+        assert to.value is not None
+        known = of.low is not None and of.high is not None and to.low is not None and to.high is not None
+        return DifferenceResult(
+            candidate=other.result.candidate, source=other.result.source, value=of.value - to.value,
+            low=of.low - to.high if known else None, high=of.high - to.low if known else None,
+        )  # fmt: skip
+
+    def told(result: MeasureResult, of: FigureResult) -> FigureResult:
+        entries = entries_of([item for item in measures if item.measure == result.measure], of.name)
+        others = (best_baseline(entries, result.candidate), best_map(entries))
+        known = [other for other in others if other is not None and other.result is not result]
+        differences = [] if of.value is None or is_baseline(result) else [difference(of, it) for it in known]
+        return of.model_copy(update={"differences": tuple(differences)})
+
+    return [
+        result.model_copy(update={"figures": tuple(told(result, of) for of in result.figures)})
+        for result in measures
+    ]
+
+
 def results(*measures: MeasureResult, candidates: Sequence[str] = (MODEL,), **more: Any) -> Results:
     """An evaluation of these."""
     given: dict[str, Any] = {
@@ -76,7 +104,7 @@ def results(*measures: MeasureResult, candidates: Sequence[str] = (MODEL,), **mo
         ),
         **more,
     }  # fmt: skip
-    return Results(measures=measures, **given)
+    return Results(measures=tuple(differing(measures)), **given)
 
 
 FIGURES: dict[str, tuple[tuple[str, str, Better], ...]] = {

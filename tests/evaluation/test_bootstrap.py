@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from konkyo.evaluation.bootstrap import Interval, Resampling, Units, interval, mean_band
+from konkyo.evaluation.bootstrap import (
+    Interval,
+    Resampling,
+    Units,
+    difference_interval,
+    interval,
+    mean_band,
+)
 from konkyo.evaluation.measures.base import Columns, Mean
 
 FAST = Resampling(resamples=100)
@@ -132,6 +139,48 @@ def test_lies_within_the_values_and_is_the_same_again(values: list[float], group
     assert found == interval(Mean("x"), columns, units, Resampling(100, seed=seed))
     if found is not None:
         assert np.nanmin(values) - 1e-9 <= found.low <= found.high <= np.nanmax(values) + 1e-9
+
+
+@pytest.mark.parametrize("of", [Mean("x"), of_mean], ids=["mean", "any figure"])
+def test_a_difference_is_of_the_same_draws(of: Mean) -> None:
+    """As scipy's of the differences of the single images."""
+    one, two = np.random.default_rng(7).normal(size=(2, 30))
+    theirs = stats.bootstrap(
+        (one - two,), np.mean, n_resamples=300, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    ours = difference_interval(of, {"x": one}, of, {"x": two}, apart(30), Resampling(300))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+
+
+@pytest.mark.parametrize("of", [Mean("x"), of_mean], ids=["mean", "any figure"])
+def test_what_makes_an_image_hard_for_both_does_not_widen_a_difference(of: Mean) -> None:
+    hard = np.random.default_rng(8).normal(size=40)
+    better, worse = {"x": hard + 0.125}, {"x": hard}
+    own = [interval(of, columns, apart(40), FAST) for columns in (better, worse)]
+    assert own[0] is not None
+    assert own[1] is not None
+    assert own[0].low < own[1].high, "they overlap"
+    found = difference_interval(of, better, of, worse, apart(40), FAST)
+    np.testing.assert_allclose(found, (0.125, 0.125), rtol=1e-9)
+
+
+def test_a_difference_without_records_that_are_known_has_no_interval() -> None:
+    known, unknown = {"x": np.array([1.0, 2.0])}, {"x": np.full(2, math.nan)}
+    assert difference_interval(Mean("x"), known, Mean("x"), unknown, apart(2), FAST) is None
+    assert difference_interval(Mean("x"), known, Mean("x"), known, Units("aa"), FAST) is None
+
+
+def test_equals_are_told_apart_as_seldom_as_it_says() -> None:
+    """Of 400 pairs of samples of 40; 0.10 +- 3 standard errors is 0.055 to 0.145."""
+    generator = np.random.default_rng(9)
+    apart_from_0 = 0
+    for _ in range(400):
+        hard = generator.normal(scale=5, size=40)
+        one, two = ({"x": hard + generator.normal(size=40)} for _ in range(2))
+        ends = difference_interval(Mean("x"), one, Mean("x"), two, apart(40), Resampling(200, 0.9))
+        assert ends is not None
+        apart_from_0 += not ends.low <= 0 <= ends.high
+    assert 0.055 <= apart_from_0 / 400 <= 0.145
 
 
 def test_curves_are_taken_point_by_point() -> None:

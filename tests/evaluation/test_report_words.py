@@ -10,41 +10,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from konkyo.evaluation.comparing import Entry
 from konkyo.evaluation.measures import measures
 from konkyo.evaluation.report.charts import DOTS_EDGE, DOTS_WIDTH, Line, axis, chart, dots
 from konkyo.evaluation.report.glance import glance
 from konkyo.evaluation.report.numbers import brief, decimals, interval, listed, number, setting
 from konkyo.evaluation.report.shades import LARGEST, shades
-from konkyo.evaluation.report.verdicts import best, standing, verdict
-from konkyo.evaluation.report.words import QUESTIONS, WORDS
-from konkyo.evaluation.results import MatrixResult, MeasureResult
-from made_results import MODEL, figure, measured, realistic, results
+from konkyo.evaluation.report.verdicts import Verdict, standing
+from konkyo.evaluation.report.verdicts import verdict as verdict_of
+from konkyo.evaluation.report.words import QUESTIONS, WORDS, Question
+from konkyo.evaluation.results import DifferenceResult, MatrixResult, MeasureResult
+from made_results import MODEL, differing, figure, measured, realistic, results
 
 STANDINGS = [
-    pytest.param((0.6, 0.7), (0.4, 0.5), "higher", "better", id="above"),
-    pytest.param((0.6, 0.7), (0.4, 0.5), "lower", "worse", id="above where lower is better"),
-    pytest.param((0.3, 0.39), (0.4, 0.5), "higher", "worse", id="below"),
-    pytest.param((0.3, 0.39), (0.4, 0.5), "lower", "better", id="below where lower is better"),
-    pytest.param((0.45, 0.7), (0.4, 0.5), "higher", "open", id="overlap"),
-    pytest.param((0.5, 0.7), (0.4, 0.5), "higher", "open", id="touch"),
-    pytest.param((None, None), (0.4, 0.5), "higher", "open", id="no interval"),
+    pytest.param((0.01, 0.2), "higher", "better", id="above"),
+    pytest.param((0.01, 0.2), "lower", "worse", id="above where lower is better"),
+    pytest.param((-0.2, -0.01), "higher", "worse", id="below"),
+    pytest.param((-0.2, -0.01), "lower", "better", id="below where lower is better"),
+    pytest.param((-0.01, 0.2), "higher", "open", id="across"),
+    pytest.param((0.0, 0.2), "higher", "open", id="touch"),
+    pytest.param((None, None), "higher", "open", id="no interval"),
 ]
 
 
-@pytest.mark.parametrize(("one", "other", "better", "expected"), STANDINGS)
-def test_figures_are_told_apart_where_their_intervals_do_not_overlap(
-    one: tuple[float | None, float | None], other: tuple[float, float], better: Any, expected: str
+@pytest.mark.parametrize(("ends", "better", "expected"), STANDINGS)
+def test_figures_are_told_apart_where_the_interval_of_their_difference_leaves_out_0(
+    ends: tuple[float | None, float | None], better: Any, expected: str
 ) -> None:
-    first, second = (figure("f", 0.5, *ends, better=better) for ends in (one, other))
-    assert standing(first, second) == expected
-
-
-def test_the_best_is_the_largest_or_the_smallest_and_none_where_neither_is_better() -> None:
-    figures = [figure("f", value) for value in (0.2, None, 0.7, 0.1)]
-    assert best(figures, "higher") is figures[2]
-    assert best(figures, "lower") is figures[3]
-    assert best(figures, "neither") is None
-    assert best([figure("f", None)], "higher") is None
+    low, high = ends
+    to = DifferenceResult(candidate=MODEL, source="centre", value=0.1, low=low, high=high)
+    elsewhere = to.model_copy(update={"candidate": "other/1", "low": 5.0, "high": 6.0})
+    one = figure("f", 0.5, 0.1, 0.9, better=better).model_copy(update={"differences": (elsewhere, to)})
+    other = measured("pointing", "centre", figure("f", 0.4, 0.1, 0.9, better=better))
+    assert standing(one, Entry(other, other.figures[0])) == expected
+    unknown = measured("pointing", "edges", figure("f", 0.4, better=better))
+    assert standing(one, Entry(unknown, unknown.figures[0])) == "open"
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,10 @@ def compared(**outcomes: tuple[float, float]) -> list[MeasureResult]:
     return found
 
 
+def verdict(taken: list[MeasureResult], source: str, question: Question) -> Verdict:
+    return verdict_of(differing(taken), MODEL, source, question)
+
+
 ABOVE, ACROSS, BELOW = (0.6, 0.7), (0.45, 0.7), (0.1, 0.2)
 
 
@@ -135,7 +139,7 @@ ABOVE, ACROSS, BELOW = (0.6, 0.7), (0.45, 0.7), (0.1, 0.2)
     ],
 )
 def test_a_verdict_needs_every_measure_of_its_question(outcomes: Any, state: str) -> None:
-    assert verdict(compared(**outcomes), MODEL, "gradcam", "place").state == state
+    assert verdict(compared(**outcomes), "gradcam", "place").state == state
 
 
 def test_what_every_map_must_pass_is_no_merit() -> None:
@@ -143,11 +147,11 @@ def test_what_every_map_must_pass_is_no_merit() -> None:
         alike = figure("correlation_all", 0.1, 0.05, 0.15, better="lower")
         return measured("randomization", "gradcam", alike, figure("unchanged_all", share, better="lower"))
 
-    assert verdict([shuffled(0.1)], MODEL, "gradcam", "decision").state == "unknown"
+    assert verdict([shuffled(0.1)], "gradcam", "decision").state == "unknown"
     beaten = compared(occlusion_correlation=ABOVE)
-    found = verdict([shuffled(0.1), *beaten], MODEL, "gradcam", "decision")
+    found = verdict([shuffled(0.1), *beaten], "gradcam", "decision")
     assert (found.state, [item.outcome for item in found.comparisons]) == ("yes", ["passes", "better"])
-    assert verdict([shuffled(0.6), *beaten], MODEL, "gradcam", "decision").state == "no"
+    assert verdict([shuffled(0.6), *beaten], "gradcam", "decision").state == "no"
     lead = glance(results(shuffled(0.6), *beaten)).leads[0]
     assert (lead.map, lead.trusted, lead.text) == (
         "gradcam", False, "better than a map that never asks the model in 1 of 1 measure of the decision",
@@ -162,15 +166,15 @@ def test_a_measure_may_be_judged_by_another_than_its_first_figure() -> None:
         return measured("insertion_deletion", source, *figures)
 
     taken = [both("gradcam", 0.9, 0.2), both("centre", 0.1, 0.5)]
-    assert verdict(taken, MODEL, "gradcam", "decision").state == "no"
+    assert verdict(taken, "gradcam", "decision").state == "no"
 
 
 def test_too_few_images_decide_nothing() -> None:
     few = measured("pointing", "gradcam", figure("f", 0.9, 0.85, 0.95, images=12))
     baseline = measured("pointing", "centre", figure("f", 0.1, 0.05, 0.15, images=12))
-    assert verdict([few, baseline], MODEL, "gradcam", "place").state == "few"
+    assert verdict([few, baseline], "gradcam", "place").state == "few"
     with_more = [few, baseline, *compared(energy=ABOVE)]
-    found = verdict(with_more, MODEL, "gradcam", "place")
+    found = verdict(with_more, "gradcam", "place")
     assert (found.state, [item.measure for item in found.of("few")]) == ("yes", ["pointing"])
     lead = glance(results(few, baseline)).leads[0]
     assert lead.map is None
@@ -181,7 +185,7 @@ def test_the_best_baseline_of_the_same_model_must_be_beaten() -> None:
     weak = measured("pointing", "random", figure("f", 0.1, 0.05, 0.15))
     other = measured("pointing", "edges", figure("f", 0.9, 0.85, 0.95), candidate="other/1")
     both = [*compared(pointing=ACROSS), weak, other]
-    assert verdict(both, MODEL, "gradcam", "place").state == "open"
+    assert verdict(both, "gradcam", "place").state == "open"
 
 
 def test_the_lead_names_the_map_that_beats_most() -> None:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from konkyo.evaluation.measures.base import Columns, Mean
 
+Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
@@ -64,6 +65,10 @@ class Units:
     def __len__(self) -> int:
         return self.count
 
+    def with_any(self, of_records: Bool) -> Bool:
+        """(U,): whether something holds of any record of a unit, in any place; of (n, ...)."""
+        return np.asarray(_sums(of_records, self).reshape(len(self), -1).any(axis=1))
+
     def draws(self, resampling: Resampling) -> Iterator[Int64]:
         """(U,) units a resample."""
         generator = np.random.default_rng(resampling.seed)
@@ -97,8 +102,49 @@ def interval(
         return None if math.isnan(low) else Interval(float(low), float(high))
     if len(units) < 2 or math.isnan(of(columns)):
         return None
-    figures = [of(_Drawn(columns, units.records(drawn))) for drawn in units.draws(resampling)]
+    figures = [of(Drawn(columns, units.records(drawn))) for drawn in units.draws(resampling)]
     low, high = _percentiles(np.array(figures), resampling.level)
+    return None if math.isnan(low) else Interval(float(low), float(high))
+
+
+def difference_interval(
+    of: Callable[[Columns], float],
+    columns: Columns,
+    of_other: Callable[[Columns], float],
+    other: Columns,
+    units: Units,
+    resampling: Resampling,
+) -> Interval | None:
+    """The interval of how much larger a figure is than another, both taken of the same draws.
+
+    What both have in common, such as images that are hard for any map, does not widen it: it may leave out 0
+    where the intervals of the figures overlap.
+
+    Args:
+        of, of_other: columns to the figures.
+        columns, other: of the same records in the same order.
+        units: of these records.
+        resampling: how.
+
+    Returns:
+        None of fewer than 2 units, and where one of the figures is none.
+    """
+    if len(units) < 2 or math.isnan(of(columns)) or math.isnan(of_other(other)):
+        return None
+    if isinstance(of, Mean) and isinstance(of_other, Mean):
+        one, two = columns[of.column], other[of_other.column]
+        known = units.with_any(~np.isnan(one) | ~np.isnan(two))
+        differences = _drawn_means(one, units, known, resampling) - _drawn_means(
+            two, units, known, resampling
+        )
+    else:
+        differences = np.array(
+            [
+                of(Drawn(columns, records)) - of_other(Drawn(other, records))
+                for records in map(units.records, units.draws(resampling))
+            ]
+        )
+    low, high = _percentiles(differences, resampling.level)
     return None if math.isnan(low) else Interval(float(low), float(high))
 
 
@@ -116,25 +162,31 @@ def mean_band(values: Float64, units: Units, resampling: Resampling) -> tuple[Fl
         Low and high ends, () or (T,); NaN where fewer than 2 units have a number.
     """
     known = ~np.isnan(values)
-    sums, counts = (_sums(column, units) for column in (np.where(known, values, 0), known))
-    has = counts.reshape(len(units), -1).any(axis=1)
-    sums, counts = sums[has], counts[has]
-    drawable = len(sums)
-    if drawable < 2:
+    drawable = units.with_any(known)
+    if drawable.sum() < 2:
         nothing = np.full(values.shape[1:], math.nan)
         return nothing, nothing
-    means = []
-    for drawn in Units(range(drawable)).draws(resampling):
-        times = np.bincount(drawn, minlength=drawable).astype(np.float64)
-        total, number = times @ sums, times @ counts
-        means.append(np.where(number > 0, total / np.maximum(number, 1), math.nan))
-    low, high = _percentiles(np.stack(means), resampling.level)
-    enough = (counts > 0).sum(axis=0) >= 2
+    low, high = _percentiles(_drawn_means(values, units, drawable, resampling), resampling.level)
+    enough = (_sums(known, units) > 0).sum(axis=0) >= 2
     return np.where(enough, low, math.nan), np.where(enough, high, math.nan)
 
 
-class _Drawn(Mapping[str, Float64]):
-    """Columns of a resample; one is copied only when it is looked at."""
+def _drawn_means(values: Float64, units: Units, drawable: Bool, resampling: Resampling) -> Float64:
+    """Means of a column (n, ...) over each draw of some of the units (U,): (resamples, ...)."""
+    known = ~np.isnan(values)
+    sums, counts = (
+        _sums(column, units)[drawable].astype(np.float64) for column in (np.where(known, values, 0), known)
+    )
+    means = []
+    for drawn in Units(range(len(sums))).draws(resampling):
+        times = np.bincount(drawn, minlength=len(sums)).astype(np.float64)
+        total, number = times @ sums, times @ counts
+        means.append(np.where(number > 0, total / np.maximum(number, 1), math.nan))
+    return np.stack(means)
+
+
+class Drawn(Mapping[str, Float64]):
+    """Columns of some records, which may be drawn more than once; one is copied only when it is looked at."""
 
     def __init__(self, columns: Columns, records: Int64) -> None:
         self._columns, self._records = columns, records

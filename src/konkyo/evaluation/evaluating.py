@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
@@ -16,15 +16,17 @@ import onnxruntime
 import torch
 
 from konkyo.evaluation.bootstrap import Resampling
+from konkyo.evaluation.comparing import Measured, compare
 from konkyo.evaluation.config import EvaluateConfig
 from konkyo.evaluation.drawing import draw
 from konkyo.evaluation.examples import Examples
 from konkyo.evaluation.facts import Facts, read_facts, why_nothing
 from konkyo.evaluation.planning import Choice, Task, method_names, plan, require_methods
 from konkyo.evaluation.recording import Subject, examples_path, records_path
-from konkyo.evaluation.results import CandidateResult, DataResult, MeasureResult, Results
+from konkyo.evaluation.results import CandidateResult, DataResult, Results
 from konkyo.evaluation.running import Pace, images_of, take
-from konkyo.evaluation.summing import read_table, summarise
+from konkyo.evaluation.summing import summarise
+from konkyo.evaluation.table import read_table
 from konkyo.models.card import ModelCard
 
 RESULTS = "results.json"
@@ -80,13 +82,14 @@ def evaluate(
     pace = Pace(config.batch_size, config.images or None, config.skip_broken, restart)
     identity = {"masks": config.masks, "classes": _digest(config.classes)}
     known: list[Facts] = []
-    measured: list[MeasureResult] = []
+    resampling = Resampling(config.resamples, config.level, config.seed)
+    measured: list[Measured] = []
     for subject in subjects:
         tasks = plan(subject.candidate, choices, named or method_names(subject.candidate))
         take(subject, tasks, order, pace, out, identity)
         facts = _facts(subject, order, pace, out)
         known.append(facts)
-        measured += _results(subject, tasks, order, pace, out, config, facts)
+        measured += _results(subject, tasks, order, pace, out, config.worst, resampling, facts)
     results = Results(
         command=command,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -94,7 +97,7 @@ def evaluate(
         versions=_versions(),
         data=_data(subjects[0].examples, known[0]),
         candidates=tuple(_candidate(subject) for subject in subjects),
-        measures=tuple(measured),
+        measures=tuple(compare(measured, resampling)),
     )
     _write(out / RESULTS, results.model_dump_json(indent=2) + "\n")
     return results
@@ -138,23 +141,22 @@ def _results(
     order: Sequence[int],
     pace: Pace,
     out: Path,
-    config: EvaluateConfig,
+    worst: int,
+    resampling: Resampling,
     facts: Facts,
-) -> list[MeasureResult]:
+) -> Iterator[Measured]:
     candidate, examples = subject
     listed = examples.names()
     names = [listed[position] for position in order]
-    resampling = Resampling(config.resamples, config.level, config.seed)
-
-    def result(task: Task) -> MeasureResult:
-        table = None
+    for task in tasks:
+        table, statistics = None, {}
         if task.measure is not None:
             path = records_path(out, candidate, task.name, task.choice.kind.name)
             table = read_table(path, names[: images_of(task, pace, len(order))])
+            statistics = {item.name: item for item in task.measure.statistics()}
         nothing = why_nothing(task.choice.kind.wants, facts)
-        return summarise(candidate.name, task, table, resampling, config.worst, nothing)
-
-    return [result(task) for task in tasks]
+        result = summarise(candidate.name, task, table, resampling, worst, nothing)
+        yield Measured(result, statistics, table)
 
 
 def _versions() -> dict[str, str]:

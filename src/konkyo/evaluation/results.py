@@ -5,6 +5,7 @@ NaN is null. Every setting that changes a figure stands beside it.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -15,8 +16,29 @@ FEW = 30
 """A figure of fewer images says so."""
 
 
+def finite(value: float) -> float | None:
+    """The number, or None where it is none."""
+    return float(value) if math.isfinite(value) else None
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DifferenceResult(_Part):
+    """How much larger a figure is than the same of another map, over the same draws of the same images.
+
+    Attributes:
+        candidate, source: whose the other is.
+        value: over the records that both have.
+        low, high: ends of its interval; None of fewer than 2 images.
+    """
+
+    candidate: str
+    source: str | None
+    value: float | None
+    low: float | None
+    high: float | None
 
 
 class FigureResult(_Part):
@@ -28,6 +50,7 @@ class FigureResult(_Part):
         images: how many images, or things in them, it rests on.
         units: of how many images, or groups of images, they are: what an interval counts as independent.
         few: whether these are fewer than ``FEW``.
+        differences: to the best baseline of the model and to the best of all maps; none of a baseline's.
     """
 
     name: str
@@ -39,6 +62,7 @@ class FigureResult(_Part):
     images: int
     units: int | None = None
     few: bool
+    differences: tuple[DifferenceResult, ...] = ()
 
 
 class CurveResult(_Part):

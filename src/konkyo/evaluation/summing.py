@@ -1,4 +1,4 @@
-"""From the records of a run to its results: figures, intervals, curves, worst cases.
+"""From the records of a measure to its results: figures, intervals, curves, worst cases.
 
 Shape legend: n records, T points of a curve.
 """
@@ -6,15 +6,12 @@ Shape legend: n records, T points of a curve.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from konkyo.evaluation.bootstrap import Resampling, Units, interval, mean_band
-from konkyo.evaluation.lines import EXAMPLE, read_lines
 from konkyo.evaluation.measures.base import Columns, Curve, Float64, Matrix, Mean, Measure, Missing, Statistic
 from konkyo.evaluation.planning import Task
 from konkyo.evaluation.results import (
@@ -24,61 +21,9 @@ from konkyo.evaluation.results import (
     MatrixResult,
     MeasureResult,
     WorstCase,
+    finite,
 )
-
-
-@dataclass(frozen=True)
-class Table:
-    """Records of one measure, those of one image next to each other.
-
-    Attributes:
-        examples: (n) names of their images.
-        abouts: (n) which thing in it.
-        targets: (n) class of the map, None of no map.
-        keys: (n) the unit of each: its group, or its image.
-        columns: (n,) or (n, T) each; none where there are no records.
-        seconds: that measuring took.
-    """
-
-    examples: Sequence[str]
-    abouts: Sequence[str]
-    targets: Sequence[int | None]
-    keys: Sequence[tuple[str, str]]
-    columns: Columns
-    seconds: float
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-
-def read_table(path: Path, order: Sequence[str]) -> Table:
-    """The records of images.
-
-    Args:
-        path: the measure's file.
-        order: names of the images that count, in the order they are wanted.
-    """
-    places = {name: place for place, name in enumerate(order)}
-    lines = sorted(
-        (line for line in read_lines(path) if line[EXAMPLE] in places), key=lambda line: places[line[EXAMPLE]]
-    )
-    records = [(line, record) for line in lines for record in line["records"]]
-    names = records[0][1]["values"] if records else ()
-    return Table(
-        examples=[line[EXAMPLE] for line, _ in records],
-        abouts=[record["about"] for _, record in records],
-        targets=[record["target"] for _, record in records],
-        keys=[
-            ("image", line[EXAMPLE]) if line["group"] is None else ("group", line["group"])
-            for line, _ in records
-        ],
-        columns={name: _column([record["values"][name] for _, record in records]) for name in names},
-        seconds=sum(line["seconds"] for line in lines),
-    )
-
-
-def _column(values: Sequence[Any]) -> Float64:
-    return np.array(values, np.float64)  # of None it makes NaN
+from konkyo.evaluation.table import Table
 
 
 def summarise(
@@ -157,7 +102,7 @@ def _figure(statistic: Statistic, table: Table, resampling: Resampling) -> Figur
         name=statistic.name,
         title=statistic.title,
         better=statistic.better,
-        value=_number(value),
+        value=finite(value),
         low=None if ends is None else ends.low,
         high=None if ends is None else ends.high,
         images=int(rests.sum()),
@@ -185,9 +130,9 @@ def _curve(curve: Curve, table: Table, resampling: Resampling) -> CurveResult:
         x_title=curve.x_title,
         y_title=curve.y_title,
         x=curve.x,
-        y=tuple(map(_number, np.where(number > 0, means, math.nan))),
-        low=tuple(map(_number, low)),
-        high=tuple(map(_number, high)),
+        y=tuple(map(finite, np.where(number > 0, means, math.nan))),
+        low=tuple(map(finite, low)),
+        high=tuple(map(finite, high)),
     )
 
 
@@ -218,7 +163,3 @@ def _worst(statistic: Statistic, table: Table, most: int) -> Iterator[WorstCase]
                 target=table.targets[place],
                 value=float(values[place]),
             )
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from konkyo.evaluation.comparing import is_baseline
 from konkyo.evaluation.report.look import Look, Looking
 from konkyo.evaluation.report.numbers import brief
 from konkyo.evaluation.report.pictures import Picture, draw, turns
-from konkyo.evaluation.report.verdicts import is_baseline
 from konkyo.evaluation.results import MeasureResult, WorstCase
 
 MOST_BYTES = 11_000_000

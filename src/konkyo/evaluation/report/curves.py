@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from konkyo.evaluation.comparing import is_baseline
 from konkyo.evaluation.report.charts import Chart, Line, axis, chart
 from konkyo.evaluation.report.tables import Styles
-from konkyo.evaluation.report.verdicts import is_baseline
 from konkyo.evaluation.results import MeasureResult
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from konkyo.evaluation.comparing import is_baseline
 from konkyo.evaluation.report.numbers import counted, decimals, interval, listed, number
-from konkyo.evaluation.report.verdicts import State, Verdict, is_baseline, verdict
+from konkyo.evaluation.report.verdicts import State, Verdict, verdict
 from konkyo.evaluation.report.words import Question, words_of
 from konkyo.evaluation.results import MeasureResult, Results
 

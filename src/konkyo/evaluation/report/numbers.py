@@ -7,13 +7,13 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from konkyo.evaluation.results import FigureResult
+from konkyo.evaluation.results import DifferenceResult, FigureResult
 
 PLACES = 4
 """Decimals at most."""
 
 
-def decimals(figures: Iterable[FigureResult]) -> int:
+def decimals(figures: Iterable[FigureResult | DifferenceResult]) -> int:
     """As many as the middle one of the intervals' widths needs, and 2 at least of figures up to 1."""
     figures = list(figures)
     widths = sorted(

@@ -6,14 +6,15 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from konkyo.evaluation.comparing import Entry, best_baseline, entries_of, is_baseline
 from konkyo.evaluation.report.cases import Cases
 from konkyo.evaluation.report.curves import Curves, curves_of
-from konkyo.evaluation.report.numbers import listed, number, setting
+from konkyo.evaluation.report.numbers import decimals, listed, number, setting
 from konkyo.evaluation.report.shades import Shades, shades
 from konkyo.evaluation.report.tables import Styles, Table, table
-from konkyo.evaluation.report.verdicts import Standing, best_baseline, is_baseline, judged, standing
+from konkyo.evaluation.report.verdicts import Standing, difference, judged, standing
 from konkyo.evaluation.report.words import QUESTIONS, WORDS, Question, Words, words_of
-from konkyo.evaluation.results import MeasureResult, Results
+from konkyo.evaluation.results import FigureResult, MeasureResult, Results
 
 FIGURES = 4
 """In the table; the rest are further figures."""
@@ -25,7 +26,7 @@ class Against(NamedTuple):
     Attributes:
         figure: title of the one that is compared.
         value: of the baseline.
-        better, open, worse: names of maps.
+        better, open, worse: names of maps, with the intervals of their differences.
     """
 
     candidate: str
@@ -168,14 +169,26 @@ def _reasons(results: Sequence[MeasureResult], styles: Styles) -> list[tuple[str
 def _against(results: Sequence[MeasureResult], candidate: str) -> Against | None:
     own = [result for result in results if result.candidate == candidate and not is_baseline(result)]
     figures = [(str(result.source), figure) for result in own if (figure := judged(result)) is not None]
-    found = best_baseline(results, candidate, figures[0][1].name) if figures else None
+    found = best_baseline(entries_of(results, figures[0][1].name), candidate) if figures else None
     if found is None:
         return None
     maps: dict[Standing, list[str]] = {"better": [], "open": [], "worse": []}
     for source, figure in figures:
-        maps[standing(figure, found.figure)].append(source)
+        maps[standing(figure, found)].append(f"{source}{_by_how_much(figure, found)}")
     texts = [listed(names) if names else "" for names in maps.values()]
-    return Against(candidate, found.figure.title, found.source, number(found.figure.value, 2), *texts)
+    return Against(
+        candidate, found.figure.title, str(found.result.source), number(found.figure.value, 2), *texts
+    )
+
+
+def _by_how_much(figure: FigureResult, other: Entry) -> str:
+    """Such as `` (+0.04 to +0.11)``; empty where it is not known."""
+    found = difference(figure, other)
+    if found is None or found.low is None or found.high is None:
+        return ""
+    places = decimals([found])
+    low, high = (f"{'+' if end > 0 else ''}{number(end, places)}" for end in (found.low, found.high))
+    return f" ({low} to {high})"
 
 
 def _notes(results: Sequence[MeasureResult], styles: Styles) -> list[Note]:

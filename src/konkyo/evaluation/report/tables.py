@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from konkyo.evaluation.comparing import Entry, best_baseline, best_map, entries_of, is_baseline
 from konkyo.evaluation.report.charts import COLOURS, Axis, Dots, axis, dots
 from konkyo.evaluation.report.numbers import counted, decimals, interval, number
-from konkyo.evaluation.report.verdicts import Standing, best, best_baseline, is_baseline, standing
+from konkyo.evaluation.report.verdicts import Standing, standing
 from konkyo.evaluation.report.words import words_of
 from konkyo.evaluation.results import FigureResult, MeasureResult
 
@@ -23,8 +24,8 @@ class Cell(NamedTuple):
     Attributes:
         images: on how many it rests, where that is not said of the whole column.
         few: whether they are too few.
-        mark: ``best`` where its interval lies beyond those of all other maps; ``level`` where it overlaps
-            with the best one's, and so for the best one.
+        mark: ``best`` where it is told apart from all other maps; ``level`` where it is not told apart from
+            the best one, and so for the best one.
         standing: to the best baseline; empty for baselines, and where there is none.
     """
 
@@ -141,25 +142,21 @@ class _Column:
     """One figure, of all results of a measure."""
 
     def __init__(self, results: Sequence[MeasureResult], name: str) -> None:
-        self.results, self.name = results, name
-        self.figures = [figure for result in results if (figure := figure_of(result, name)) is not None]
+        self.name, self.entries = name, entries_of(results, name)
+        self.figures = [entry.figure for entry in self.entries]
         self.places = decimals(self.figures)
         ends = [end for figure in self.figures for end in (figure.value, figure.low, figure.high)]
         self.axis: Axis = axis(ends)
-        maps = [item for item in map(self._of_a_map, results) if item is not None]
         self.beatable = words_of(results[0].measure, results[0].title).beatable
-        self.best = best(maps, self.figures[0].better)
+        self.best = best_map(self.entries)
+        maps = [entry.figure for entry in self.entries if not is_baseline(entry.result)]
         self.level = [item for item in maps if self.best is not None and _level(item, self.best)]
-
-    def _of_a_map(self, result: MeasureResult) -> FigureResult | None:
-        return None if is_baseline(result) else figure_of(result, self.name)
 
     def cell(self, result: MeasureResult, colour: str) -> Cell | None:
         figure = figure_of(result, self.name)
         if figure is None:
             return None
-        found = best_baseline(self.results, result.candidate, self.name) if self.beatable else None
-        beat = None if found is None else found.figure
+        beat = best_baseline(self.entries, result.candidate) if self.beatable else None
         compared = beat is not None and not is_baseline(result) and figure.value is not None
         return Cell(
             number(figure.value, self.places),
@@ -168,7 +165,7 @@ class _Column:
             figure.few,
             self._mark(figure) if not is_baseline(result) else "",
             standing(figure, beat) if compared and beat is not None else "",
-            dots(figure, self.axis, None if is_baseline(result) else beat),
+            dots(figure, self.axis, None if beat is None or is_baseline(result) else beat.figure),
             colour,
         )
 
@@ -203,5 +200,5 @@ def figure_of(result: MeasureResult, name: str) -> FigureResult | None:
     return next((figure for figure in result.figures if figure.name == name), None)
 
 
-def _level(figure: FigureResult, other: FigureResult) -> bool:
-    return figure.value is not None and (figure is other or standing(figure, other) == "open")
+def _level(figure: FigureResult, top: Entry) -> bool:
+    return figure.value is not None and (figure is top.figure or standing(figure, top) == "open")

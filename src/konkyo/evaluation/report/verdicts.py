@@ -1,70 +1,38 @@
-"""Who beats whom, by intervals alone: methods against baselines, and each against the others.
+"""Who beats whom: methods against baselines, and each against the others.
 
-Two figures are told apart when their intervals do not overlap. That is a strict test: two methods with
-overlapping intervals may still differ, but these images do not settle it.
+Two figures are told apart when the interval of their difference, over the same draws of the same images,
+leaves out 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from konkyo.evaluation.measures.base import Better
+from konkyo.evaluation.comparing import Entry, best_baseline, entries_of
 from konkyo.evaluation.report.words import Question, words_of
-from konkyo.evaluation.results import FigureResult, MeasureResult
-from konkyo.evaluation.sources import BASELINES
+from konkyo.evaluation.results import DifferenceResult, FigureResult, MeasureResult
 
 Standing = Literal["better", "open", "worse"]
 Outcome = Standing | Literal["few", "passes", "fails"]
 State = Literal["yes", "part", "open", "no", "few", "unknown"]
 
 
-def is_baseline(result: MeasureResult) -> bool:
-    """Whether its maps never ask the model."""
-    return result.source in BASELINES
+def difference(figure: FigureResult, other: Entry) -> DifferenceResult | None:
+    """By how much a figure is larger than another, where that was asked."""
+    of = other.result.candidate, other.result.source
+    return next((item for item in figure.differences if (item.candidate, item.source) == of), None)
 
 
-def standing(figure: FigureResult, other: FigureResult) -> Standing:
-    """How a figure stands to another: ``open`` where the intervals overlap or one has none."""
-    if figure.low is None or figure.high is None or other.low is None or other.high is None:
+def standing(figure: FigureResult, other: Entry) -> Standing:
+    """How a figure stands to another: ``open`` where the interval of their difference holds 0."""
+    found = difference(figure, other)
+    if found is None or found.low is None or found.high is None:
         return "open"
-    above, below = figure.low > other.high, figure.high < other.low
+    above, below = found.low > 0, found.high < 0
     if figure.better == "lower":
         above, below = below, above
     return "better" if above else "worse" if below else "open"
-
-
-def best(figures: Iterable[FigureResult], better: Better) -> FigureResult | None:
-    """The one with the best value; None where there is none, or where neither way is better."""
-    known = [figure for figure in figures if figure.value is not None]
-    if not known or better == "neither":
-        return None
-    return (max if better == "higher" else min)(known, key=lambda figure: figure.value or 0)
-
-
-class Baseline(NamedTuple):
-    """What must be beaten.
-
-    Attributes:
-        source: its name.
-        figure: its figure.
-    """
-
-    source: str
-    figure: FigureResult
-
-
-def best_baseline(results: Sequence[MeasureResult], candidate: str, figure: str) -> Baseline | None:
-    """The best of the baselines that were measured on a model; ``results`` are of one measure."""
-    known = [
-        Baseline(str(result.source), item)
-        for result in results
-        if result.candidate == candidate and is_baseline(result)
-        for item in result.figures
-        if item.name == figure
-    ]
-    found = best([item.figure for item in known], known[0].figure.better) if known else None
-    return next((item for item in known if item.figure is found), None)
 
 
 class Comparison(NamedTuple):
@@ -123,10 +91,10 @@ def _outcome(result: MeasureResult, same: Sequence[MeasureResult]) -> Outcome | 
     if failing is not None and failing.value is not None:
         return "few" if failing.few else "fails" if failing.value > 0.5 else "passes"
     figure = judged(result) if words.judged and result.figures else None
-    baseline = None if figure is None else best_baseline(same, result.candidate, figure.name)
+    baseline = None if figure is None else best_baseline(entries_of(same, figure.name), result.candidate)
     if figure is None or baseline is None:
         return None
-    return "few" if figure.few or baseline.figure.few else standing(figure, baseline.figure)
+    return "few" if figure.few or baseline.figure.few else standing(figure, baseline)
 
 
 def _state(outcomes: set[Outcome]) -> State:
