@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,14 @@ class TestClassFolders:
         for name in LABELS:
             save(tmp_path / "few" / name / "0.png", np.zeros((8, 8), np.uint8))
         assert opened(tmp_path / "few").truths() == [1, 2, 0]
+
+    def test_images_of_a_single_class_can_be_evaluated(self, tiles: Path) -> None:
+        for kind in ("images", "masks"):
+            shutil.copytree(tiles / kind / "pit", tiles.with_name("pits") / kind / "pit")
+        found = by_name(opened(tiles.with_name("pits")))
+        assert {example.truth for example in found.values()} == {LABELS.index("pit")}
+        assert len(found) == 24
+        assert all(len(example.marked or ()) == 1 for example in found.values())
 
     def test_a_file_says_which_class_a_folder_is(self, tiles: Path) -> None:
         path = tiles.with_name("classes.json")

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from konkyo.imaging import ResizeMode
 from konkyo.training.data import ImageData
+from konkyo.training.errors import DataError
 from konkyo.training.listing import list_folder
 from konkyo.training.reading import MEMORY_LIMIT, Reader
 
@@ -65,6 +66,8 @@ def load_folder(
             belong to the images; an image cannot be read.
     """
     listing = list_folder(root, masks)
+    if len(listing.labels) < 2:
+        raise DataError(f"{root}: a classifier needs at least 2 classes, found only {listing.labels[0]}")
     splits = listing.split(val_share=val_share, seed=seed, fold=fold, folds=folds)
     reader = Reader(image_size, resize_mode, skip_broken, memory_limit)
     return reader.read(root.resolve().name, root, listing.labels, splits)

@@ -114,7 +114,7 @@ def list_folder(root: Path, masks: Path | None = None) -> Listing:
         masks: the folder of the masks, ``CLASS/STEM.png``; default: that of the second layout.
 
     Raises:
-        DataError: the folder is missing, empty, of one class, or of none of the layouts; the splits
+        DataError: the folder is missing, empty, or of none of the layouts; the splits
             differ in their classes; masks or groups do not belong to the images.
     """
     if not root.exists():
@@ -205,8 +205,6 @@ def _class_folders(root: Path) -> tuple[tuple[str, ...], list[File]]:
     folders = folders_in(root)
     if not folders:
         raise DataError(f"{root}: no class folders here; expected {root / 'CLASS' / 'IMAGE'}")
-    if len(folders) == 1:
-        raise DataError(f"{root}: a classifier needs at least 2 classes, found only {folders[0].name}")
     files: list[File] = []
     for label, folder in enumerate(folders):
         images = image_files(folder)
