@@ -119,13 +119,13 @@ PLAN = (
     ),
     Evaluation(
         "cifar10",
-        f"{CNN} {GCM} --data cifar10 --data-root data/cifar10 --images 1000 --measures {_FAITHFUL},{_STABLE} "
+        f"{CNN} {GCM} --data cifar10 --data-root data/cifar10 --images 500 --measures {_FAITHFUL},{_STABLE} "
         f"--methods gcm,contribution,cam,gradcam,guided-gradcam,guided-backprop,{_BASELINES}",
         {"faithful-cifar10": _FAITHFUL_COLUMNS, "stable": _STABLE_COLUMNS},
     ),
     Evaluation(
         "tiles",
-        f"{TILES} --data data/magnetic-tile --fold 0 --images 0 "
+        f"{TILES} --data data/magnetic-tile --fold 0 --images 120 "
         f"--measures {_MODEL},{_FAITHFUL},{_STABLE},{_LOCAL},expert_map,threshold_insertion_deletion "
         f"--methods attention,attention:1,attention:2,cam,gradcam,guided-gradcam,{_BASELINES}",
         {
@@ -137,7 +137,7 @@ PLAN = (
     ),
     Evaluation(
         "cells",
-        f"{ZOO}/amb-elpv/1 --data elpv --images 0 "
+        f"{ZOO}/amb-elpv/1 --data elpv --images 200 "
         f"--measures {_MODEL},{_FAITHFUL},{_STABLE},threshold_insertion_deletion "
         f"--methods attention,gradcam,guided-gradcam,{_BASELINES}",
         {
