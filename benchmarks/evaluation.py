@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from konkyo.evaluation.candidate import Candidate
 from konkyo.evaluation.measures.pointing import pointing_hits
-from konkyo.evaluation.passes import for_many_passes, largest_batch
+from konkyo.evaluation.passes import for_many_passes
 from konkyo.evaluation.pixels_by_rank import area, blur_kernel, blurred, insertion_deletion
 from konkyo.evaluation.sources import enlarged, find_source
 from konkyo.models.bundle import read_bundle
@@ -65,7 +65,7 @@ class Task(NamedTuple):
     """
 
     plain: nn.Module
-    quick: nn.Module
+    quick: _Passes
     images: Tensor
     maps: Tensor
     step: int
@@ -153,10 +153,10 @@ def _task(name: str, pictures: tuple[str, ...], count: int) -> Task:
 
 def _ours(task: Task, *, blur: bool) -> object:
     start = blurred(task.images, blur_kernel(11, 5)) if blur else None
-    at_once = largest_batch(task.images.device, (task.images.shape[2], task.images.shape[3]))
     scores = insertion_deletion(
-        task.quick, task.images, task.maps[:, None], start=start, step=task.step, at_once=at_once
-    )
+        task.quick, task.images, task.maps[:, None], start=start, step=task.step,
+        at_once=task.quick.candidate.at_once,
+    )  # fmt: skip
     return [float(area(curve).mean()) for curve in scores]
 
 

@@ -13,11 +13,11 @@ import torch
 from onnx import TensorProto, helper
 from toys import Linear, make_candidate
 
-from konkyo.evaluation.candidate import Candidate
-from konkyo.evaluation.exported import ExportedNetwork, GraphCandidate, cut, exported
+from konkyo.evaluation.candidate import Candidate, largest_batch
+from konkyo.evaluation.exported import ExportedNetwork, GraphCandidate, cut, exported, images_of_a_run
 from konkyo.evaluation.measures import measures
 from konkyo.evaluation.parts import parts
-from konkyo.evaluation.passes import for_many_passes, largest_batch
+from konkyo.evaluation.passes import for_many_passes
 from konkyo.evaluation.sources import find_source
 from konkyo.models.bundle import ONNX, read_bundle
 from konkyo.models.registry import build
@@ -31,8 +31,9 @@ def shipped(name: str) -> Candidate:
     return Candidate.load(read_bundle(ZOO / name / "1"))
 
 
-def some_pixels(candidate: Candidate, count: int = 5) -> torch.Tensor:
-    """More than one run of the graph takes."""
+def some_pixels(candidate: Candidate) -> torch.Tensor:
+    """One image more than a run of the graph takes."""
+    count = images_of_a_run(candidate.size) + 1
     return torch.from_numpy(PIXELS.integers(0, 256, (count, *candidate.size, 3), np.uint8))
 
 
@@ -41,6 +42,7 @@ def test_the_graph_of_every_shipped_bundle_gives_its_logits(name: str) -> None:
     candidate = shipped(name)
     quick = for_many_passes(candidate)
     assert isinstance(quick, GraphCandidate)
+    assert quick.at_once == images_of_a_run(candidate.size)
     pixels = some_pixels(candidate)
     expected = candidate.logits(pixels)
     close = {"abs": 1e-5 * float(expected.abs().max()) + 1e-5}
@@ -160,6 +162,12 @@ def test_batches_by_the_kind_of_device() -> None:
     assert largest_batch(torch.device("cuda"), (224, 224)) == 334
     assert largest_batch(torch.device("cuda"), (32, 32)) == 1024
     assert largest_batch(torch.device("cuda"), (8192, 8192)) == 1
+
+
+def test_a_run_of_a_graph_is_small() -> None:
+    assert images_of_a_run((32, 32)) == 16
+    assert images_of_a_run((128, 128)) == 4
+    assert images_of_a_run((224, 224)) == images_of_a_run((8192, 8192)) == 1
 
 
 def test_parts_hold_everything_once() -> None:

@@ -5,6 +5,7 @@ Shape legend: B batch, D input channels, H, W input size, N classes, K targets, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
@@ -17,6 +18,13 @@ from konkyo.models.explained import Explained
 from konkyo.models.loading import load_explained
 
 T = TypeVar("T")
+
+ON_CPU = 16
+"""Images at once on a CPU: its convolutions are quickest for whole multiples of 16, and the features of
+larger batches leave its cache for memory that is mapped anew in every layer."""
+PIXELS_ON_GPU = 2**24
+"""Pixels of the images at once elsewhere; at most ``MOST_ON_GPU`` images."""
+MOST_ON_GPU = 1024
 
 
 class Candidate:
@@ -58,6 +66,11 @@ class Candidate:
     def size(self) -> tuple[int, int]:
         """H and W of the input."""
         return self.card.input.height, self.card.input.width
+
+    @property
+    def at_once(self) -> int:
+        """Images to ask it about at once: what is quick, and fits."""
+        return largest_batch(self.device, self.size)
 
     def explained(self, method: str) -> Explained:
         """The network with a method, built once.
@@ -106,3 +119,10 @@ class Candidate:
             self._made[key] = make()
         found: T = self._made[key]
         return found
+
+
+def largest_batch(device: torch.device, size: tuple[int, int]) -> int:
+    """The most images of H, W to take at once on a device."""
+    if device.type == "cpu":
+        return ON_CPU
+    return min(max(PIXELS_ON_GPU // math.prod(size), 1), MOST_ON_GPU)

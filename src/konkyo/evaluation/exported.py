@@ -8,6 +8,7 @@ Shape legend: B batch, D input channels, H, W input size, N classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ TARGETS = "targets"
 """The input that may stay: exporters read the size of the batch from it."""
 NORMALISATION = ("Transpose", "Cast", "Div", "Sub", "Div")
 """What ``Classifier.normalise`` is exported as."""
-AT_ONCE = 4
-"""Images of a run: features of more leave the processor's cache."""
+PIXELS_AT_ONCE = 2**16
+"""Pixels of the images of a run, at most ``MOST_AT_ONCE``: features of more leave the processor's cache."""
+MOST_AT_ONCE = 16
 CLOSE = 1e-3
 """Largest difference from torch, of the largest logit, at which a graph is taken for the network."""
 
@@ -59,7 +61,8 @@ class ExportedNetwork:
     def __call__(self, image: Tensor) -> Tensor:
         """(B, D, H, W) -> (B, N) float32."""
         whole = image.float().contiguous().numpy()
-        found = [self._run(whole[part]) for part in parts(len(whole), AT_ONCE)]
+        size = images_of_a_run((whole.shape[2], whole.shape[3]))
+        found = [self._run(whole[part]) for part in parts(len(whole), size)]
         return torch.from_numpy(np.concatenate(found))
 
     def _run(self, image: Float32) -> Float32:
@@ -77,6 +80,11 @@ class GraphCandidate(Candidate):
         self.__dict__.update(vars(candidate))
         self._network = network
 
+    @property
+    def at_once(self) -> int:
+        """See ``Candidate.at_once``."""
+        return images_of_a_run(self.size)
+
     def logits(self, pixels: Tensor) -> Tensor:
         """See ``Candidate.logits``."""
         return self._network(self.classifier.normalise(pixels))
@@ -84,6 +92,11 @@ class GraphCandidate(Candidate):
     def logits_of_normalised(self, image: Tensor) -> Tensor:
         """See ``Candidate.logits_of_normalised``."""
         return self._network(image)
+
+
+def images_of_a_run(size: tuple[int, int]) -> int:
+    """Images of H, W in a run."""
+    return min(max(PIXELS_AT_ONCE // math.prod(size), 1), MOST_AT_ONCE)
 
 
 def exported(candidate: Candidate) -> GraphCandidate | None:

@@ -15,13 +15,6 @@ from konkyo.models.folding import fold_batch_norms
 Logits = Callable[[Tensor], Tensor]
 """Images (b, ...) to logits (b, N)."""
 
-ON_CPU = 16
-"""Images at once on a CPU: its convolutions are quickest for whole multiples of 16, and the features of
-larger batches leave its cache for memory that is mapped anew in every layer."""
-PIXELS_ON_GPU = 2**24
-"""Pixels of the images at once elsewhere; at most ``MOST_ON_GPU`` images."""
-MOST_ON_GPU = 1024
-
 
 def for_many_passes(candidate: Candidate) -> Candidate:
     """The same model, quicker; its logits are the same but for rounding.
@@ -42,10 +35,3 @@ def _quick(candidate: Candidate) -> Candidate:
     except ValueError:  # it cannot be traced
         return candidate
     return candidate.with_classifier(classifier.to(memory_format=torch.channels_last))
-
-
-def largest_batch(device: torch.device, size: tuple[int, int]) -> int:
-    """The most images of H, W to take at once on a device."""
-    if device.type == "cpu":
-        return ON_CPU
-    return min(max(PIXELS_ON_GPU // (size[0] * size[1]), 1), MOST_ON_GPU)

@@ -27,7 +27,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from konkyo.evaluation.candidate import Candidate
-from konkyo.evaluation.passes import largest_batch
 from konkyo.imaging import UInt8
 from konkyo.models.card import ModelCard
 from konkyo.perturbation import explain
@@ -125,9 +124,10 @@ class PerturbationSource(Source):
         def predict(images: UInt8) -> Float32:
             return candidate.logits(torch.from_numpy(images)).cpu().numpy()
 
-        size = largest_batch(candidate.device, candidate.size)
         found = [
-            explain(predict, image, of_image, method=self.name, batch_size=size, **self._parameters)
+            explain(
+                predict, image, of_image, method=self.name, batch_size=candidate.at_once, **self._parameters
+            )
             for image, of_image in zip(pixels.cpu().numpy(), targets.tolist(), strict=True)
         ]
         return torch.from_numpy(np.stack(found)).to(candidate.device)

@@ -20,7 +20,7 @@ from konkyo.evaluation.candidate import Candidate
 from konkyo.evaluation.examples import Batch
 from konkyo.evaluation.measures import register
 from konkyo.evaluation.measures.base import Curve, Mean, Measure, Parameters, Record, Statistic, Unsuited
-from konkyo.evaluation.passes import for_many_passes, largest_batch
+from konkyo.evaluation.passes import for_many_passes
 from konkyo.evaluation.pixels_by_rank import (
     Ties,
     area,
@@ -103,7 +103,7 @@ class InsertionDeletionByPixels(Measure):
             step=self._step,
             ties=self._parameters.ties,
             logits=batch.logits,
-            at_once=largest_batch(maps.device, self.candidate.size),
+            at_once=self._quick.at_once,
         )
         said = zip(flat(saliency).tolist(), finite.tolist(), strict=True)
         return [

@@ -20,7 +20,7 @@ from konkyo.evaluation.candidate import Candidate
 from konkyo.evaluation.examples import Batch
 from konkyo.evaluation.measures import register
 from konkyo.evaluation.measures.base import Curve, Mean, Measure, Parameters, Record, Statistic, Unsuited
-from konkyo.evaluation.passes import for_many_passes, largest_batch
+from konkyo.evaluation.passes import for_many_passes
 from konkyo.evaluation.pixels_by_threshold import Float64, area, threshold_hits
 from konkyo.evaluation.sources import Source
 from konkyo.evaluation.things import readable
@@ -80,7 +80,7 @@ class ThresholdInsertionDeletion(Measure):
             important,
             fill=self._fill,
             thresholds=self._thresholds,
-            at_once=largest_batch(maps.device, self.candidate.size),
+            at_once=self._quick.at_once,
         )
         return [
             Record(place, self._values([column[row].double().numpy() for column in hits], known=known))
