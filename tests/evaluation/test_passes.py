@@ -16,11 +16,13 @@ from toys import Linear, make_candidate
 from konkyo.evaluation.candidate import Candidate, largest_batch
 from konkyo.evaluation.exported import ExportedNetwork, GraphCandidate, cut, exported, images_of_a_run
 from konkyo.evaluation.measures import measures
+from konkyo.evaluation.measures.stability_onnx import ExportedCandidate
 from konkyo.evaluation.parts import parts
 from konkyo.evaluation.passes import for_many_passes
 from konkyo.evaluation.sources import find_source
 from konkyo.models.bundle import ONNX, read_bundle
 from konkyo.models.registry import build
+from konkyo.perturbation import explain
 from konkyo.service.settings import ZOO
 
 SHIPPED = sorted(path.name for path in ZOO.iterdir() if (path / "1" / ONNX).exists())
@@ -84,6 +86,33 @@ def test_without_a_graph_batch_norms_are_folded() -> None:
     assert torch.nn.BatchNorm2d in [type(module) for module in candidate.classifier.network.modules()]
     pixels = some_pixels(candidate)
     assert quick.logits(pixels).numpy() == pytest.approx(candidate.logits(pixels).numpy(), abs=1e-4)
+
+
+def test_what_is_another_on_purpose_is_taken_as_it_is() -> None:
+    candidate = shipped("cnn-cifar10")
+    halved = candidate.with_classifier(copy.deepcopy(candidate.classifier).half())
+    assert for_many_passes(halved) is halved
+    path = candidate.bundle.file(ONNX)
+    assert path is not None
+    whole = ExportedCandidate(candidate, path)
+    assert for_many_passes(whole) is whole
+    quick = for_many_passes(candidate)
+    assert for_many_passes(quick) is quick
+
+
+def test_maps_of_predictions_are_those_of_the_network_in_torch() -> None:
+    candidate = shipped("cnn-cifar10")
+    pixels = some_pixels(candidate)[:2]
+    targets = candidate.logits(pixels).argmax(dim=1, keepdim=True)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        return candidate.logits(torch.from_numpy(images)).numpy()
+
+    found = find_source("occlusion", candidate).maps(candidate, pixels, targets).numpy()
+    for image, target, map_ in zip(pixels.numpy(), targets.tolist(), found, strict=True):
+        expected = explain(predict, image, target, method="occlusion")
+        assert np.ptp(expected) > 1e-3
+        assert np.abs(map_ - expected).max() <= 1e-3 * np.ptp(expected)
 
 
 @pytest.mark.parametrize("name", ["insertion_deletion", "occlusion_correlation", "randomization"])

@@ -218,6 +218,8 @@ def test_what_has_no_graph_or_is_not_in_it_is_unsuited() -> None:
     candidate = real("cnn-cifar10")
     with pytest.raises(Unsuited, match="holds cam alone"):
         StabilityOnnx(candidate, find_source("gradcam", candidate), Parameters())
+    with pytest.raises(Unsuited, match="made of the graph's predictions"):
+        StabilityOnnx(candidate, find_source("occlusion", candidate), Parameters())
     with pytest.raises(Unsuited, match="no ONNX graph"):
         StabilityOnnx(make_candidate(Linear(torch.zeros(2, SIDE, SIDE))), Grey("grey"), Parameters())
 

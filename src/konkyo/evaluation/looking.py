@@ -16,7 +16,8 @@ from konkyo.evaluation.examples import Bool, Example, Float64
 from konkyo.evaluation.recording import Subject
 from konkyo.evaluation.report.look import Look
 from konkyo.evaluation.results import MeasureResult, WorstCase
-from konkyo.evaluation.sources import find_source
+from konkyo.evaluation.sources import Source, find_source
+from konkyo.perturbation.base import Float32
 
 SIGNED = ("class_weight_map", "score_drop")
 """Kinds of maps whose negative part means as much as the other."""
@@ -32,6 +33,7 @@ class Viewer:
     def __init__(self, subjects: Sequence[Subject]) -> None:
         self._subjects = {subject.candidate.name: subject for subject in subjects}
         self._positions = {name: place for place, name in enumerate(subjects[0].examples.names())}
+        self._maps: dict[tuple[str, str, str, int | None], Float32] = {}
 
     def __call__(self, measured: MeasureResult, case: WorstCase) -> Look | None:
         """Read the image anew, and explain it anew; None if it cannot be read any more."""
@@ -52,20 +54,30 @@ class Viewer:
             mask=_mask(example, case.about),
             boxes=_boxes(example, case.about),
         )
-        return seen if measured.source is None else _with_map(seen, candidate, measured.source, case, pixels)
+        if measured.source is None:
+            return seen
+        source = find_source(measured.source, candidate)
+        # Several measures show the same map, and it may take hundreds of predictions.
+        key = (candidate.name, source.name, case.example, case.target)
+        if key not in self._maps:
+            self._maps[key] = _map(source, candidate, pixels, case.target)
+        return _with_map(seen, candidate, source, case.target, self._maps[key])
 
 
-def _with_map(seen: Look, candidate: Candidate, name: str, case: WorstCase, pixels: torch.Tensor) -> Look:
-    source = find_source(name, candidate)
-    target = -1 if case.target is None else case.target
-    maps = source.maps(candidate, pixels, torch.tensor([[target]], device=candidate.device))
+def _map(source: Source, candidate: Candidate, pixels: torch.Tensor, target: int | None) -> Float32:
+    """Of one image: (1, H, W, 3) -> (h, w)."""
+    targets = torch.tensor([[-1 if target is None else target]], device=candidate.device)
+    return source.maps(candidate, pixels, targets)[0, 0].float().cpu().numpy()
+
+
+def _with_map(seen: Look, candidate: Candidate, source: Source, target: int | None, found: Float32) -> Look:
     kinds = {method.method: method.map_kind for method in candidate.card.methods}
-    explained = seen.predicted if case.target is None else candidate.card.labels[case.target]
+    explained = seen.predicted if target is None else candidate.card.labels[target]
     return seen._replace(
-        map=maps[0, 0].float().cpu().numpy(),
+        map=found,
         explained=explained if source.class_specific else None,
         importance=source.importance,
-        signed=name == "contribution" or kinds.get(name) in SIGNED,
+        signed=source.name == "contribution" or kinds.get(source.name) in SIGNED,
     )
 
 

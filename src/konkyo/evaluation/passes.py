@@ -20,8 +20,12 @@ def for_many_passes(candidate: Candidate) -> Candidate:
     """The same model, quicker; its logits are the same but for rounding.
 
     On a CPU its exported graph, where the bundle has one that gives its logits; else a copy of the
-    network whose batch norms are folded into its convolutions. Ask it for no maps.
+    network whose batch norms are folded into its convolutions. Ask it for no maps. What computes in
+    another way already, or not in single precision, is taken as it is: that is the point of it.
     """
+    weights = candidate.classifier.parameters()
+    if type(candidate) is not Candidate or any(weight.dtype != torch.float32 for weight in weights):
+        return candidate
     return candidate.once("many passes", lambda: _quick(candidate))
 
 

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from konkyo.evaluation.candidate import Candidate
+from konkyo.evaluation.passes import for_many_passes
 from konkyo.imaging import UInt8
 from konkyo.models.card import ModelCard
 from konkyo.perturbation import explain
@@ -107,7 +108,7 @@ class Contribution(MethodSource):
 
 
 class PerturbationSource(Source):
-    """Occlusion or RISE, an image at a time.
+    """Occlusion or RISE, an image at a time, of the predictions of ``for_many_passes``.
 
     Args:
         name: of the method.
@@ -122,12 +123,11 @@ class PerturbationSource(Source):
         """See ``Source.maps``."""
 
         def predict(images: UInt8) -> Float32:
-            return candidate.logits(torch.from_numpy(images)).cpu().numpy()
+            return quick.logits(torch.from_numpy(images)).cpu().numpy()
 
+        quick = for_many_passes(candidate)
         found = [
-            explain(
-                predict, image, of_image, method=self.name, batch_size=candidate.at_once, **self._parameters
-            )
+            explain(predict, image, of_image, method=self.name, batch_size=quick.at_once, **self._parameters)
             for image, of_image in zip(pixels.cpu().numpy(), targets.tolist(), strict=True)
         ]
         return torch.from_numpy(np.stack(found)).to(candidate.device)

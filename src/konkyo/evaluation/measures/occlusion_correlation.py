@@ -27,7 +27,6 @@ from konkyo.evaluation.candidate import Candidate
 from konkyo.evaluation.examples import Batch
 from konkyo.evaluation.measures import register
 from konkyo.evaluation.measures.base import Mean, Measure, Missing, Parameters, Record, Statistic, Unsuited
-from konkyo.evaluation.passes import for_many_passes
 from konkyo.evaluation.similarity import rank_correlation
 from konkyo.evaluation.sources import PerturbationSource, Source, enlarged
 from konkyo.models.attention import area_resample
@@ -70,8 +69,7 @@ class OcclusionMaps:
             digest = hashlib.blake2b(image.cpu().numpy().tobytes()).digest()
             key = (digest, int(target), *settings.values())
             if key not in self._maps:
-                quick = for_many_passes(candidate)
-                self._add(key, source.maps(quick, image[None], target.view(1, 1))[0, 0].cpu())
+                self._add(key, source.maps(candidate, image[None], target.view(1, 1))[0, 0].cpu())
             self._maps.move_to_end(key)
             found.append(self._maps[key])
         return torch.stack(found)

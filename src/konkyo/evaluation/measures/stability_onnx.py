@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from konkyo.evaluation.candidate import Candidate
+from konkyo.evaluation.exported import GraphCandidate
 from konkyo.evaluation.measures import register
 from konkyo.evaluation.measures.base import Parameters, Unsuited
-from konkyo.evaluation.sources import MethodSource, Source
+from konkyo.evaluation.passes import for_many_passes
+from konkyo.evaluation.sources import MethodSource, PerturbationSource, Source
 from konkyo.evaluation.stability import Again, Stability
 from konkyo.export.onnx import OnnxModel
 from konkyo.models.card import ONNX
@@ -53,7 +55,8 @@ class StabilityOnnx(Stability):
     """How far maps change in ONNX Runtime.
 
     Raises:
-        Unsuited: no maps, those of a baseline, a bundle without a graph, or a method that is not in it.
+        Unsuited: no maps, those of a baseline, a bundle without a graph, a method that is not in it, or one
+            that asks the graph already (``PerturbationSource``).
     """
 
     name = "stability_onnx"
@@ -69,6 +72,8 @@ class StabilityOnnx(Stability):
         own = candidate.card.explanation.method
         if isinstance(source, MethodSource) and source.method != own:
             raise Unsuited(f"the ONNX graph holds {own} alone")
+        if isinstance(source, PerturbationSource) and isinstance(for_many_passes(candidate), GraphCandidate):
+            raise Unsuited("its maps are made of the graph's predictions in any case")
         self._exported = candidate.once("exported", lambda: ExportedCandidate(candidate, graph))
 
     def again(self, pixels: Tensor, targets: Tensor, maps: Tensor) -> Iterator[Again]:
