@@ -125,4 +125,9 @@ def largest_batch(device: torch.device, size: tuple[int, int]) -> int:
     """The most images of H, W to take at once on a device."""
     if device.type == "cpu":
         return ON_CPU
-    return min(max(PIXELS_ON_GPU // math.prod(size), 1), MOST_ON_GPU)
+    return images_within(PIXELS_ON_GPU, size, MOST_ON_GPU)
+
+
+def images_within(pixels: int, size: tuple[int, int], most: int) -> int:
+    """How many images of H, W have so many pixels together: at least 1, at most ``most``."""
+    return min(max(pixels // math.prod(size), 1), most)

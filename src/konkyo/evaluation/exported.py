@@ -8,7 +8,6 @@ Shape legend: B batch, D input channels, H, W input size, N classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from konkyo.evaluation.candidate import Candidate
+from konkyo.evaluation.candidate import Candidate, images_within
 from konkyo.evaluation.parts import parts
 from konkyo.models.card import ONNX
 
@@ -96,7 +95,7 @@ class GraphCandidate(Candidate):
 
 def images_of_a_run(size: tuple[int, int]) -> int:
     """Images of H, W in a run."""
-    return min(max(PIXELS_AT_ONCE // math.prod(size), 1), MOST_AT_ONCE)
+    return images_within(PIXELS_AT_ONCE, size, MOST_AT_ONCE)
 
 
 def exported(candidate: Candidate) -> GraphCandidate | None:
