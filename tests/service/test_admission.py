@@ -411,6 +411,19 @@ def test_no_small_batch_is_slower_than_a_large_one() -> None:
     assert pace.wait(1) == pace.wait(8) == 0.5
 
 
+def test_no_batch_is_slower_than_smaller_ones_for_all_its_images() -> None:
+    pace = Pace(8)
+    pace.add(7, 60.0)  # it hung
+    pace.add(1, 0.25)
+    assert pace.wait(1) == 0.25
+    assert pace.wait(7) == 7 * 0.25
+    assert pace.wait(8) == 8 * 0.25
+    pace.add(2, 0.4)
+    assert pace.wait(7) == 4 * 0.4
+    pace.add(8, 0.5)
+    assert pace.wait(7) == 0.5
+
+
 @pytest.fixture
 def slow_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """By what is measured, each takes a hundred seconds."""
@@ -446,6 +459,28 @@ async def test_with_nobody_ahead_nobody_is_refused() -> None:
     """The measurement may be of another hour; the deadline itself will tell."""
     async with serving(zoo_settings()) as service:
         assert right(await ask(service, 1, PREDICT, deadline_ms=90_000), 1)
+
+
+async def test_a_batch_that_hung_keeps_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever finds nobody waiting is taken, and shows that the engine is quick again."""
+    really = Pace.add
+    monkeypatch.setattr(
+        Pace, "add", lambda self, size, seconds: really(self, size, 1e-3 if size == 1 else 100.0)
+    )
+    async with serving(zoo_settings()) as service:
+        held = await hold(service, PREDICT)
+        together = [ask(service, number, PREDICT) for number in range(1, 7)]
+        await until(lambda: service.depth("predict") == 6)
+        service.engine.gate.open()
+        await asyncio.gather(held, *together)
+        monkeypatch.undo()
+        assert right(await ask(service, 0, PREDICT), 0)
+        held = await hold(service, PREDICT)
+        waiting = [ask(service, number, PREDICT, deadline_ms=60_000) for number in range(1, 7)]
+        await until(lambda: service.depth("predict") == 6)
+        service.engine.gate.open()
+        for number, task in enumerate([held, *waiting]):
+            assert right(await task, number)
 
 
 @pytest.mark.usefixtures("slow_batches")
