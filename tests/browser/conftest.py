@@ -63,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-def _write_untrained(out: Path, architecture: str, mode: ResizeMode, **arguments: Any) -> None:
+def _write_untrained(out: Path, architecture: str, mode: ResizeMode, **more: Any) -> None:
     """A bundle with random weights; its input, and so the grid of its maps, is wider than high."""
     import torch  # nothing else here needs it
 
@@ -72,6 +72,7 @@ def _write_untrained(out: Path, architecture: str, mode: ResizeMode, **arguments
     from konkyo.models.classifier import Classifier
     from konkyo.models.registry import build
 
+    arguments = {"backbone": "cifar_resnet8", **more}
     torch.manual_seed(0)
     weights = Classifier(build(architecture, len(DEFECTS), **arguments)).state_dict()
     samples = np.stack([smooth_image(48, 32, seed) for seed in range(2)])

@@ -16,7 +16,7 @@ CASES = {
     "gcm": {"encoder": [[8, 1], [12, 2], [8, 2]], "decoder": [[8, 2], [6, 2]]},
     "gcm-clipped": {"encoder": [[8, 1], [12, 2]], "decoder": [[8, 2]], "clipped": True},
     "cnn": {"layers": [[8, 1], [12, 2], [16, 2]]},
-    "multiscale-abn": {"splits": ["layer1", "layer2"], "width": 8},
+    "multiscale-abn": {"backbone": "cifar_resnet8", "splits": ["layer1", "layer2"], "width": 8},
 }
 
 

@@ -200,7 +200,7 @@ def test_the_last_stage_of_the_network_may_be_named():
     [
         (
             "resnet18_of_tomorrow",
-            r"unknown backbone 'resnet18_of_tomorrow'; there are: alexnet, cifar_resnet20,",
+            r"unknown backbone 'resnet18_of_tomorrow'; there are: alexnet, cifar_resnet8,",
         ),
         ("vit_tiny_patch16_224", "vit_tiny_patch16_224 cannot be cut into stages: its parts cannot be run"),
         ("repvit_m0_9", "repvit_m0_9 cannot be cut into stages: its parts cannot be run"),

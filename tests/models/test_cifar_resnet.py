@@ -29,6 +29,11 @@ def test_parameters_by_hand():
     layers = [basic(16, 16) * 3, basic(16, 32) + 2 * basic(32, 32), basic(32, 64) + 2 * basic(64, 64)]
     assert [stem, *layers] == [464, 14_016, 51_648, 205_696]
     assert count(CIFARResNet(10)) == stem + sum(layers) + 64 * 10 + 10 == 272_474
+    assert (
+        count(CIFARResNet(10, depth=8))
+        == stem + basic(16, 16) + basic(16, 32) + basic(32, 64) + 650
+        == 78_042
+    )
     # Depths 56 and 110: 9 n + 2 with n = 6 and 12.
     for depth, n, total in ((56, 6, 591_322), (110, 12, 1_147_738)):
         layer1 = bottleneck(16, 16) + (n - 1) * bottleneck(64, 16)
@@ -40,13 +45,19 @@ def test_parameters_by_hand():
 
 @pytest.mark.parametrize(
     ("depth", "block", "blocks"),
-    [(20, BasicBlock, 3), (32, BasicBlock, 5), (56, Bottleneck, 6), (110, Bottleneck, 12)],
+    [
+        (8, BasicBlock, 1),
+        (20, BasicBlock, 3),
+        (32, BasicBlock, 5),
+        (56, Bottleneck, 6),
+        (110, Bottleneck, 12),
+    ],
 )
 def test_blocks_are_bottlenecks_from_depth_44_on(depth, block, blocks):
     network = CIFARResNet(2, depth=depth)
     for layer in (network.layer1, network.layer2, network.layer3):
         assert [type(item) for item in layer] == [block] * blocks
-    assert {20, 32, 56, 110} == set(DEPTHS)
+    assert {8, 20, 32, 56, 110} == set(DEPTHS)
 
 
 def test_an_independent_computation_gives_the_same_logits(settled):
@@ -74,5 +85,5 @@ def test_grids_are_those_it_states(depth):
 
 
 def test_another_depth_is_refused():
-    with pytest.raises(ValueError, match="the depth is one of 20, 32, 56, 110, not 44"):
+    with pytest.raises(ValueError, match="the depth is one of 8, 20, 32, 56, 110, not 44"):
         CIFARResNet(10, depth=44)

@@ -22,15 +22,19 @@ from konkyo.models.explained import Explained
 
 CLASSES = 5
 SMALL = {
+    "abn": {"backbone": "cifar_resnet8"},
+    "amb": {"backbone": "cifar_resnet8"},
+    "backbone": {"name": "cifar_resnet8"},
     "dino-vit": {
         "name": "vit_tiny_patch16_224",
         "image_size": [32, 64],
         "model_args": {"depth": 3},
         "blocks": 2,
     },
+    "multiscale-abn": {"backbone": "cifar_resnet8", "width": 16},
     "resnet-v1": {"name": "resnet14t"},
 }
-"""Arguments of networks that are large unless told otherwise."""
+"""Arguments of networks that are large or deep unless told otherwise."""
 EARLIER = {
     "abn": "layer2", "amb": "layer2", "backbone": "layer2", "cnn": "features.20", "resnet-v1": "layer3",
     "timm": "layer3",

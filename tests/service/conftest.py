@@ -46,7 +46,8 @@ def attentive(
         from konkyo.models.registry import build
 
         samples = np.stack([smooth_image(32, 32, seed) for seed in range(100, 108)])
-        arguments = {"splits": ["layer1", "layer2"], "width": 8} if architecture == "multiscale-abn" else {}
+        scales = {"splits": ["layer1", "layer2"], "width": 8} if architecture == "multiscale-abn" else {}
+        arguments = {"backbone": "cifar_resnet8", **scales}
         torch.manual_seed(0)
         classifier = Classifier(build(architecture, 4, **arguments), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
         settled(classifier, torch.from_numpy(samples))

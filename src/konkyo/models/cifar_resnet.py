@@ -1,7 +1,8 @@
 """ResNets for 32x32 images (He et al., "Deep Residual Learning", CVPR 2016, section 4.2).
 
 One 3x3 convolution, three layers of blocks at 32, 16 and 8 pixels, global average pooling. As in the
-reference code of Attention Branch Networks the blocks are bottlenecks from depth 44 on.
+reference code of Attention Branch Networks the blocks are bottlenecks from depth 44 on. Depth 8, with one
+block a layer, is for small devices, and wherever it matters that there are blocks, but not how many.
 
 Shape legend: B batch, D input channels, H, W input size, N classes, C feature channels, h, w grid.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
-DEPTHS = (20, 32, 56, 110)
+DEPTHS = (8, 20, 32, 56, 110)
 BOTTLENECK_FROM = 44
 
 
