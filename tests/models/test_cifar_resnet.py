@@ -29,11 +29,9 @@ def test_parameters_by_hand():
     layers = [basic(16, 16) * 3, basic(16, 32) + 2 * basic(32, 32), basic(32, 64) + 2 * basic(64, 64)]
     assert [stem, *layers] == [464, 14_016, 51_648, 205_696]
     assert count(CIFARResNet(10)) == stem + sum(layers) + 64 * 10 + 10 == 272_474
-    assert (
-        count(CIFARResNet(10, depth=8))
-        == stem + basic(16, 16) + basic(16, 32) + basic(32, 64) + 650
-        == 78_042
-    )
+    # Depth 8: n = 1.
+    layers = [basic(16, 16), basic(16, 32), basic(32, 64)]
+    assert count(CIFARResNet(10, depth=8)) == stem + sum(layers) + 64 * 10 + 10 == 78_042
     # Depths 56 and 110: 9 n + 2 with n = 6 and 12.
     for depth, n, total in ((56, 6, 591_322), (110, 12, 1_147_738)):
         layer1 = bottleneck(16, 16) + (n - 1) * bottleneck(64, 16)

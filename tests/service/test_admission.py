@@ -461,12 +461,9 @@ async def test_with_nobody_ahead_nobody_is_refused() -> None:
         assert right(await ask(service, 1, PREDICT, deadline_ms=90_000), 1)
 
 
+@pytest.mark.usefixtures("slow_batches")
 async def test_a_batch_that_hung_keeps_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever finds nobody waiting is taken, and shows that the engine is quick again."""
-    really = Pace.add
-    monkeypatch.setattr(
-        Pace, "add", lambda self, size, seconds: really(self, size, 1e-3 if size == 1 else 100.0)
-    )
     async with serving(zoo_settings()) as service:
         held = await hold(service, PREDICT)
         together = [ask(service, number, PREDICT) for number in range(1, 7)]
