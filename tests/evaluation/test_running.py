@@ -39,7 +39,10 @@ RECORDS = Path("records") / "toy" / "1"
 @pytest.fixture
 def ends() -> Iterator[None]:
     """Whatever a test sets, runs after it do not end themselves."""
+    # A shell without job control starts what runs in its background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
+    signal.signal(signal.SIGINT, before)
     Alone.ends = None
 
 
